@@ -1,0 +1,48 @@
+"""The four backends by name, loaded on demand: importing this package imports no framework."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from backends.contract import Backend
+
+# Backend -> the modules that must be importable before it can be loaded.
+REQUIRED_MODULES: dict[str, tuple[str, ...]] = {
+    "torch": ("torch", "torchvision"),
+    "keras": ("tensorflow", "keras", "keras_hub"),
+    "jax": ("jax", "flax", "optax", "flaxmodels", "grain"),
+    "mxnet": ("mxnet",),
+}
+NAMES = tuple(REQUIRED_MODULES)
+
+
+class BackendNotInstalled(ImportError):
+    """The packages of a backend are missing from this interpreter; the message says how to install them."""
+
+
+def missing_modules(name: str) -> list[str]:
+    """The modules that backend `name` needs and this interpreter lacks; looks them up without importing them."""
+    return [module for module in REQUIRED_MODULES[name] if importlib.util.find_spec(module) is None]
+
+
+def is_installed(name: str) -> bool:
+    """Whether this interpreter has every module that backend `name` needs."""
+    return not missing_modules(name)
+
+
+def load(name: str) -> Backend:
+    """Import backend `name` and return its package, which provides what `backends.contract.Backend` documents.
+
+    Raises KeyError for a name not in `NAMES`, and BackendNotInstalled when its packages are missing.
+    """
+    missing = missing_modules(name)
+    if missing:
+        raise BackendNotInstalled(
+            f"the {name} backend needs {', '.join(missing)}, which this Python lacks. "
+            f"`python -m scripts.run --backend {name}` builds an environment that has everything; "
+            f'`pip install ".[{name}]"` installs it into this one.'
+        )
+    return cast("Backend", importlib.import_module(f"backends.{name}"))

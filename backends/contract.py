@@ -1,0 +1,141 @@
+"""What a backend provides. Every backend package has these names; its modules hold them in this order.
+
+Models, images and labels are the framework's own objects, which is why they are `Any` here. A name of a parameter
+is always torchvision's (`layer2.0.conv1.weight`), and arrays that leave a backend have torchvision's layout: OIHW
+convolutions, (out, in) dense layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from common.fit import History, Watch
+from common.folder import ImageData, Sample
+from common.groups import Phase
+from common.pipeline import Images, Labels, Transform
+from common.spec import ExperimentSpec
+from common.weights import Arrays
+
+
+@dataclass(frozen=True)
+class Models:
+    """The three networks of the experiment, independent of each other: training one changes no other.
+
+    With the weights `none` there is no source, and `pretrained` and `fine_tune` are None.
+    """
+
+    pretrained: Any
+    """The source network with its 1000-way head."""
+    fine_tune: Any
+    """The source network's backbone under a new head."""
+    scratch: Any
+    """The same network with random values everywhere."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where an experiment runs."""
+
+    kind: str
+    """`cpu` or `gpu`."""
+    name: str
+    """The hardware in words, such as the GPU's product name."""
+
+
+class Trainer(Protocol):
+    """Trains one model through one phase. Holds the optimizer, whose groups follow `phase.multiples`."""
+
+    def __init__(self, model: Any, spec: ExperimentSpec, phase: Phase) -> None:
+        """Raises RuntimeError if a parameter is in no group or in two."""
+
+    def train_step(self, images: Any, labels: Any) -> None:
+        """One forward pass, backward pass and update; adds to the sums without waiting for the device.
+
+        images, labels: one batch as this backend's pipelines give them.
+        """
+
+    def read_sums(self) -> tuple[float, int]:
+        """Sum of the losses and number of correct top-1 answers over the examples since the last call."""
+
+
+class Backend(Protocol):
+    """A backend package."""
+
+    # runtime.py
+
+    def prepare(self, spec: ExperimentSpec) -> Device:
+        """Choose the device, seed the framework's generators, and make float32 arithmetic exact and repeatable
+        (no TF32). Call it once, before anything else. Raises UserError when `spec.device` is `gpu` and the
+        framework sees none."""
+
+    def versions(self) -> dict[str, str]:
+        """Version of each package that computes."""
+
+    def peak_gpu_memory(self) -> int | None:
+        """Most bytes the framework held on the GPU; None on a CPU, or where the framework does not count."""
+
+    # models.py
+
+    def build_models(self, spec: ExperimentSpec) -> Models:
+        """The three networks, on the device of `spec`. Raises UserError for weights that do not fit."""
+
+    def head_shape(self, model: Any) -> tuple[int, ...]:
+        """Shape of the head's weight in the framework's own layout."""
+
+    def class_weight(self, model: Any, index: int) -> NDArray[Any]:
+        """The head's weight vector for class `index`: (features,) float32."""
+
+    # training.py
+
+    Trainer: type[Trainer]
+
+    def gradients(
+        self, model: Any, spec: ExperimentSpec, phase: Phase, images: Any, labels: Any
+    ) -> dict[str, NDArray[Any]]:
+        """Gradient of the loss of `spec` (without weight decay) by name of the trained parameter, in training mode
+        with `phase.frozen_statistics`; parameters and statistics stay as they are."""
+
+    def logits(self, model: Any, images: Any) -> NDArray[Any]:
+        """(N, classes) float32 in evaluation mode."""
+
+    def train_fine_tuning(
+        self,
+        model: Any,
+        spec: ExperimentSpec,
+        data: ImageData,
+        param_group: bool = True,
+        watch: Watch | None = None,
+    ) -> History:
+        """Train `model` in place as `spec` says and evaluate it after each epoch.
+
+        param_group: whether head and stages learn at multiples of the learning rate; without, all learn at 1.
+        Raises common.fit.Diverged when the loss is no longer finite.
+        """
+
+    # inputs.py
+
+    def from_shared(self, images: Images, labels: Labels) -> tuple[Any, Any]:
+        """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it."""
+
+    def native_train_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+    ) -> Iterable[tuple[Any, Any]]:
+        """An epoch of shuffled, augmented batches by the framework's own tools; the last batch may be smaller."""
+
+    def native_test_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+    ) -> Iterable[tuple[Any, Any]]:
+        """All samples in order by the framework's own tools; labels convertible to NumPy."""
+
+    # weights.py
+
+    def to_arrays(self, model: Any) -> Arrays:
+        """Every parameter and running statistic by torchvision's name, in torchvision's layout: copies."""
+
+    def load_arrays(self, model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Set the named parameters and statistics, leave the others; raises KeyError for an unknown name and
+        ValueError for a wrong shape."""

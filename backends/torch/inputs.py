@@ -1,0 +1,80 @@
+"""Input pipelines in PyTorch: the shared one's batches as tensors, and torchvision's transforms with a DataLoader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from common.folder import Sample
+from common.images import open_rgb
+from common.pipeline import Images, Labels, Transform
+from common.spec import ExperimentSpec
+
+
+def from_shared(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
+    """See `backends.contract.Backend.from_shared`: images become (N, 3, H, W)."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+
+def native_train_batches(
+    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """See `backends.contract.Backend.native_train_batches`."""
+    size = transform.image_size
+    if transform.train_crop == "random_resized_crop":
+        crop = [v2.RandomResizedCrop(size)]
+    else:
+        crop = [resize(transform), v2.RandomCrop(size)]
+    flip = [v2.RandomHorizontalFlip()] if transform.flip else []
+    augmentation = v2.Compose([*crop, *flip, *to_tensor(transform)])
+    # The generator seeds the order and, through it, the worker processes.
+    generator = torch.Generator().manual_seed(1_000_003 * spec.seed + epoch)
+    torch.manual_seed(generator.initial_seed())
+    return DataLoader(
+        ImageDataset(samples, augmentation), spec.batch_size, shuffle=True, num_workers=spec.workers,
+        generator=generator,
+    )  # fmt: skip
+
+
+def native_test_batches(
+    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """See `backends.contract.Backend.native_test_batches`."""
+    steps = v2.Compose([resize(transform), v2.CenterCrop(transform.image_size), *to_tensor(transform)])
+    return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
+
+
+def resize(transform: Transform) -> v2.Resize:
+    """Resize the short side, or with an explicit pair both sides, as the chapter does."""
+    size = transform.resize_size
+    return v2.Resize([size, size] if transform.test_resize == "squash" else size)
+
+
+def to_tensor(transform: Transform) -> list[v2.Transform]:
+    """From a Pillow image to normalised float32 (3, H, W)."""
+    # (v * scale - mean) / std, with the scale moved into mean and std.
+    mean, std = ([value / transform.scale for value in values] for values in (transform.mean, transform.std))
+    channels = [] if transform.channel_order == "RGB" else [v2.Lambda(reverse_channels)]
+    return [v2.ToImage(), v2.ToDtype(torch.float32), *channels, v2.Normalize(mean, std)]
+
+
+def reverse_channels(image: Tensor) -> Tensor:
+    """RGB to BGR."""
+    return image.flip(0)
+
+
+class ImageDataset(Dataset):
+    """Samples as (image, label), decoded like everywhere in this project: upright and RGB."""
+
+    def __init__(self, samples: Sequence[Sample], transform: v2.Transform) -> None:
+        self.samples, self.transform = samples, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(open_rgb(self.samples[index].path)), self.samples[index].label

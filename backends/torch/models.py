@@ -1,0 +1,66 @@
+"""The source network, the network to fine-tune and the network to train from scratch, from torchvision."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import nn
+
+from backends.contract import Models
+from backends.torch.runtime import DTYPES, find_device
+from backends.torch.weights import load_arrays
+from common import resnet, weights
+from common.errors import UserError
+from common.spec import ExperimentSpec
+
+# torchvision's builders and the names of their first ImageNet weights, which the chapter uses.
+BUILDERS = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}
+ZOO_WEIGHTS = "IMAGENET1K_V1"
+
+
+def build_models(spec: ExperimentSpec) -> Models:
+    """See `backends.contract.Backend.build_models`."""
+    pretrained = fine_tune = None
+    if spec.weights != "none":
+        pretrained = build_source(spec)
+        fine_tune = copy.deepcopy(pretrained)
+        fine_tune.fc = nn.Linear(fine_tune.fc.in_features, spec.classes)
+        if spec.initial_values == "shared":
+            load_arrays(fine_tune, resnet.initial_head(spec.model, spec.classes, spec.seed))
+        else:
+            nn.init.xavier_uniform_(fine_tune.fc.weight)
+    scratch = BUILDERS[spec.model](num_classes=spec.classes)
+    if spec.initial_values == "shared":
+        load_arrays(scratch, resnet.initial_network(spec.model, spec.classes, spec.seed))
+    place = {"device": find_device(spec), "dtype": DTYPES[spec.precision]}
+    return Models(*(model and model.to(**place) for model in (pretrained, fine_tune, scratch)))
+
+
+def build_source(spec: ExperimentSpec) -> nn.Module:
+    """The source network with its numbers, on the CPU."""
+    if spec.weights == "imagenet":
+        try:
+            return BUILDERS[spec.model](weights=ZOO_WEIGHTS)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"weights = 'imagenet': torchvision could not download {spec.model} ({error}). Where there is no "
+                f"network, use --weights distilled, or put the file into {torch.hub.get_dir()}/checkpoints"
+            ) from error
+    checkpoint = weights.read_for(spec)
+    assert checkpoint is not None
+    model = BUILDERS[spec.model](num_classes=len(checkpoint.header.class_names))
+    load_arrays(model, checkpoint.arrays)
+    return model
+
+
+def head_shape(model: nn.Module) -> tuple[int, ...]:
+    """See `backends.contract.Backend.head_shape`: (classes, features) in PyTorch."""
+    return tuple(model.fc.weight.shape)
+
+
+def class_weight(model: nn.Module, index: int) -> NDArray:
+    """See `backends.contract.Backend.class_weight`."""
+    return model.fc.weight[index].detach().float().cpu().numpy().copy()

@@ -1,0 +1,230 @@
+"""One run from spec to record: data, models, training, and what is written where."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import backends
+from common import datasets, fit, groups, imagenet, pipeline, record, resnet, weights
+from common.errors import RunError, UserError
+from common.fit import EpochMetrics, History, Predictions, Watch
+from common.folder import ImageData
+from common.record import RunRecord
+from common.spec import ExperimentSpec
+
+if TYPE_CHECKING:
+    from backends.contract import Backend, Device, Models
+
+
+class RecordingWatch(Watch):
+    """Writes the record after every epoch, and passes everything on to another watch."""
+
+    def __init__(self, folder: Path, run: RunRecord, shown: Watch) -> None:
+        self.folder, self.run, self.shown = folder, run, shown
+
+    def on_start(self, steps: int) -> None:
+        self.shown.on_start(steps)
+
+    def on_progress(self, steps: int, text: str) -> None:
+        self.shown.on_progress(steps, text)
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        self.run.epochs.append(metrics)
+        record.write_record(self.folder, self.run)
+        self.shown.on_epoch(metrics, predictions)
+
+
+def load_data(spec: ExperimentSpec) -> ImageData:
+    """The data of an experiment; raises UserError as `common.datasets.load` does."""
+    return datasets.load(
+        spec.data,
+        url=spec.data_url,
+        sha1=spec.data_sha1,
+        bad_images=spec.bad_images,
+        train_limit=spec.train_limit,
+        test_limit=spec.test_limit,
+    )
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where a run must not be written: over another record, or where no folder can be made."""
+    existing = folder / record.RECORD
+    if existing.exists() and not overwrite:
+        raise UserError(f"--output {folder}: there is a record already; choose another folder, or add --overwrite")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written to: {error.strerror}") from error
+
+
+def run(
+    spec: ExperimentSpec, folder: Path, watch: Watch, command: Sequence[str] = (), overwrite: bool = False
+) -> RunRecord:
+    """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`.
+
+    Raises UserError before anything is written when the input is bad, common.fit.Diverged, other RunErrors and
+    KeyboardInterrupt after the record was marked with it.
+    """
+    start = time.perf_counter()
+    weights.read_for(spec)
+    groups.phases(spec)
+    check_output(folder, overwrite)
+    data = load_data(spec)
+    spec = spec.replace(classes=len(data.classes))
+    backend = backends.load(spec.backend)
+    device = backend.prepare(spec)
+    models = backend.build_models(spec)
+    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    run_record = describe_run(spec, data, backend, device, models, command)
+    for stale in (record.PREDICTIONS, record.MODEL):
+        (folder / stale).unlink(missing_ok=True)
+    record.write_record(folder, run_record)
+    run_record.timing["preparation_seconds"] = time.perf_counter() - start
+    try:
+        history = backend.train_fine_tuning(model, spec, data, watch=RecordingWatch(folder, run_record, watch))
+        write_results(folder, spec, data, backend, model, history)
+    except BaseException as error:
+        run_record.status = status_of(error)
+        run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise
+    else:
+        run_record.status = "complete"
+    finally:
+        finish(run_record, backend, start)
+        record.write_record(folder, run_record)
+    return run_record
+
+
+def status_of(error: BaseException) -> record.Status:
+    """How a run that ended with `error` is marked."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "diverged" if isinstance(error, fit.Diverged) else "failed"
+
+
+def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
+    """Add what is only known at the end: times in seconds, memory in bytes."""
+    run_record.finished = record.now()
+    training = sum(metrics.seconds for metrics in run_record.epochs)
+    run_record.timing["training_seconds"] = training
+    run_record.timing["total_seconds"] = time.perf_counter() - start
+    images = len(run_record.epochs) * run_record.data["train_images"]
+    if training:
+        run_record.timing["images_per_second"] = images / training
+    run_record.environment["peak_memory_bytes"] = record.peak_memory()
+    run_record.environment["peak_gpu_memory_bytes"] = backend.peak_gpu_memory()
+
+
+def describe_run(
+    spec: ExperimentSpec, data: ImageData, backend: Backend, device: Device, models: Models, command: Sequence[str]
+) -> RunRecord:
+    """The record of a run that is about to begin."""
+    transform = pipeline.transform_for(spec)
+    machine = record.describe_machine()
+    machine["versions"].update(backend.versions())
+    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    return RunRecord(
+        spec,
+        command=list(command),
+        resolved={
+            **asdict(transform),
+            "mean_learning_rate": spec.mean_learning_rate,
+            "phases": describe_phases(spec),
+        },
+        data=record.describe_data(data),
+        environment={**machine, "device": asdict(device)},
+        model={**describe_heads(spec, backend, models), **count_parameters(spec, backend, model)},
+    )
+
+
+def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
+    """The phases of an experiment as plain values."""
+    return [{**asdict(phase), "frozen_statistics": sorted(phase.frozen_statistics)} for phase in groups.phases(spec)]
+
+
+def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
+    """Head shapes in the framework's own layout and, if there is a source, where its hot dog is."""
+    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    heads: dict[str, Any] = {
+        "architecture": resnet.architecture(spec.backend, spec.model),
+        "head_shape": list(backend.head_shape(model)),
+        "source_head_shape": None,
+        "hotdog_index": None,
+    }
+    if models.pretrained is not None:
+        checkpoint = weights.read_for(spec)
+        names = checkpoint.header.class_names if checkpoint else imagenet.class_names()
+        heads["source_head_shape"] = list(backend.head_shape(models.pretrained))
+        heads["hotdog_index"] = imagenet.hotdog_index(names) if imagenet.HOTDOG_NAME in names else None
+    return heads
+
+
+def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
+    """Numbers of parameters: in all, by stage, and those trained in the last phase. Statistics do not count."""
+    sizes = {name: array.size for name, array in backend.to_arrays(model).items() if not resnet.is_statistic(name)}
+    stages = {stage: sum(sizes[name] for name in names) for stage, names in groups.by_stage(sizes).items()}
+    last = [phase for phase in groups.phases(spec) if phase.epochs or not spec.epochs][-1]
+    return {
+        "parameters": sum(stages.values()),
+        "parameters_by_stage": stages,
+        "trained_parameters": sum(stages[stage] for stage in last.trained_stages),
+    }
+
+
+def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
+    """What there is to know of the three networks before training, as plain values."""
+    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    heads = describe_heads(spec, backend, models)
+    hotdog = None
+    if heads["hotdog_index"] is not None:
+        row = backend.class_weight(models.pretrained, heads["hotdog_index"])
+        hotdog = {
+            "index": heads["hotdog_index"],
+            "name": imagenet.HOTDOG_NAME,
+            "norm": float((row.astype("float64") ** 2).sum() ** 0.5),
+            "first_values": [float(value) for value in row[:4]],
+        }
+    shapes = {
+        name: list(backend.head_shape(network)) if network is not None else None
+        for name, network in (("source", models.pretrained), ("fine-tune", models.fine_tune), ("scratch", models.scratch))
+    }
+    return {
+        "architecture": heads["architecture"],
+        "head_shapes": shapes,
+        **count_parameters(spec, backend, model),
+        "phases": describe_phases(spec),
+        "hotdog": hotdog,
+    }
+
+
+def write_results(
+    folder: Path, spec: ExperimentSpec, data: ImageData, backend: Backend, model: Any, history: History
+) -> None:
+    """Write the predictions and the trained model."""
+    if history.test is None:
+        raise RunError("training ended without an evaluation")
+    record.write_predictions(folder, history.test, data)
+    header = weights.Header(
+        resnet.architecture(spec.backend, spec.model),
+        data.classes,
+        pipeline.preprocessing(pipeline.transform_for(spec)),
+        f"{spec.strategy} on {data.name} with {spec.backend}, starting from {spec.weights}",
+    )
+    weights.write(folder / record.MODEL, weights.Checkpoint(header, backend.to_arrays(model)))
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """A folder in `parent` that does not exist yet, called `name` with the time of day."""
+    stamp = time.strftime("%Y-%m-%d-%H%M%S")
+    folder, count = parent / f"{stamp}-{name}", 1
+    while folder.exists():
+        count += 1
+        folder = parent / f"{stamp}-{name}-{count}"
+    return folder

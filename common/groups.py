@@ -1,0 +1,97 @@
+"""Parameter groups as data: which stage learns how fast, in which phase, for every backend alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from common.errors import UserError
+from common.spec import ExperimentSpec
+
+BACKBONE_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+STAGES = (*BACKBONE_STAGES, "head")
+EARLY_STAGES = ("stem", "layer1", "layer2")
+
+# The three groups of the discriminative strategy: 1e-5 early, 1e-4 late, 1e-3 head.
+EARLY_MULTIPLE = 0.1
+
+
+def stage_of(name: str) -> str:
+    """The stage of a parameter or statistic, by its torchvision name, such as `layer2.0.conv1.weight`.
+
+    Raises ValueError for a name that belongs to no stage.
+    """
+    first = name.split(".")[0]
+    if first in ("layer1", "layer2", "layer3", "layer4"):
+        return first
+    stages = {"bn0": "stem", "conv1": "stem", "bn1": "stem", "bn5": "layer4", "fc": "head"}
+    if first not in stages:
+        raise ValueError(f"{name} belongs to none of the stages {', '.join(STAGES)}")
+    return stages[first]
+
+
+def by_stage(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names grouped by stage, every stage present, in the order of STAGES."""
+    groups: dict[str, list[str]] = {stage: [] for stage in STAGES}
+    for name in names:
+        groups[stage_of(name)].append(name)
+    return groups
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with one set of learning-rate multiples. The optimizer's state starts anew with a phase."""
+
+    name: str
+    epochs: int
+    multiples: dict[str, float]
+    """Stage -> multiple of the learning rate; 0 freezes the parameters of the stage: no update, no decay."""
+    frozen_statistics: frozenset[str]
+    """Stages whose BatchNorm layers use their running statistics and leave them as they are."""
+
+    @property
+    def trained_stages(self) -> tuple[str, ...]:
+        return tuple(stage for stage in STAGES if self.multiples[stage] > 0)
+
+
+def phases(spec: ExperimentSpec, param_group: bool = True) -> tuple[Phase, ...]:
+    """The phases of an experiment; raises UserError where nothing would train.
+
+    param_group: whether stages and head have learning rates of their own; otherwise everything that is trained has
+    the multiple 1, which is how the chapter trains from scratch.
+    """
+    everything = _multiples(spec, param_group)
+    if not any(everything.values()) or (spec.strategy == "feature-extraction" and not everything["head"]):
+        raise UserError("head_multiple and stage_multiples are 0 for every stage that would train; set one above 0")
+    head_only = {stage: everything[stage] if stage == "head" else 0.0 for stage in STAGES}
+    if spec.strategy == "feature-extraction":
+        return (Phase("head", spec.epochs, head_only, frozenset(STAGES)),)
+    if spec.strategy == "warm-up":
+        first = min(spec.warm_up_epochs, spec.epochs)
+        return (
+            Phase("head", first, head_only, frozenset(STAGES)),
+            Phase("everything", spec.epochs - first, everything, _frozen_statistics(spec)),
+        )
+    if spec.strategy == "partial":
+        untouched = BACKBONE_STAGES[: len(BACKBONE_STAGES) - spec.partial_stages]
+        multiples = {stage: 0.0 if stage in untouched else multiple for stage, multiple in everything.items()}
+        return (Phase("last stages", spec.epochs, multiples, _frozen_statistics(spec) | frozenset(untouched)),)
+    return (Phase("everything", spec.epochs, everything, _frozen_statistics(spec)),)
+
+
+def _multiples(spec: ExperimentSpec, param_group: bool) -> dict[str, float]:
+    if not param_group or spec.strategy == "scratch":
+        return dict.fromkeys(STAGES, 1.0)
+    multiples = {**asdict(spec.stage_multiples), "head": spec.head_multiple}
+    if spec.strategy == "discriminative":
+        for stage in EARLY_STAGES:
+            multiples[stage] *= EARLY_MULTIPLE
+    return multiples
+
+
+def _frozen_statistics(spec: ExperimentSpec) -> frozenset[str]:
+    return {
+        "train": frozenset[str](),
+        "frozen": frozenset(STAGES),
+        "frozen_early": frozenset(EARLY_STAGES),
+    }[spec.batch_norm]

@@ -1,0 +1,36 @@
+"""ImageNet-1k's classes, and where the hot dog is among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from common.errors import UserError
+
+# "hotdog, hot dog, red hot". One edition of the chapter uses 713, which is "photocopier".
+HOTDOG = 934
+HOTDOG_NAME = "hotdog"
+
+
+@cache
+def class_names() -> tuple[str, ...]:
+    """The 1000 class names in ImageNet-1k's order, as the embedded source weights record them."""
+    from common import weights
+
+    return weights.read_header(weights.DISTILLED).class_names
+
+
+def hotdog_index(names: Sequence[str]) -> int:
+    """The row of a source head that means hot dog, found by its name among `names`.
+
+    Raises UserError where no class has that name, or where ImageNet's list does not have it at HOTDOG.
+    """
+    if HOTDOG_NAME not in names:
+        raise UserError(
+            f"the source weights list {len(names)} classes and none is named {HOTDOG_NAME!r}; "
+            "choose weights of an ImageNet network, such as --weights distilled"
+        )
+    index = list(names).index(HOTDOG_NAME)
+    if len(names) == 1000 and index != HOTDOG:
+        raise UserError(f"the source weights put {HOTDOG_NAME!r} at {index}, but ImageNet-1k has it at {HOTDOG}")
+    return index

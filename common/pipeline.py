@@ -1,0 +1,195 @@
+"""The shared input pipeline: Pillow and NumPy, the same pixels for every framework.
+
+Every random draw is keyed by (seed, epoch, sample), so that neither the order nor the number of workers changes it.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from common import weights
+from common.folder import Sample
+from common.images import open_rgb
+from common.spec import ExperimentSpec
+
+Images = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# RandomResizedCrop's range of area and of aspect ratio (Szegedy et al. 2015; torchvision's defaults).
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+_CROP_TRIES = 10
+# Streams of random numbers: one a purpose.
+_ORDER, _AUGMENTATION = 3, 4
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The resolved numbers of an experiment's preprocessing; both pipelines work from these."""
+
+    image_size: int
+    resize_size: int
+    train_crop: Literal["random_resized_crop", "resize_random_crop"]
+    test_resize: Literal["short_side", "squash"]
+    flip: bool
+    channel_order: Literal["RGB", "BGR"]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def transform_for(spec: ExperimentSpec) -> Transform:
+    """The transform of an experiment: what the spec says, and what belongs to the weights where it says nothing."""
+    own = weights.preprocessing_of(spec)
+    image_size = spec.image_size or own.image_size
+    resize_size = spec.resize_size or round(own.resize_size * image_size / own.image_size)
+    return Transform(
+        image_size, max(resize_size, image_size), spec.train_crop, spec.test_resize, spec.flip, own.channel_order,
+        own.scale, own.mean, own.std,
+    )  # fmt: skip
+
+
+def preprocessing(transform: Transform) -> weights.Preprocessing:
+    """What a checkpoint trained with `transform` records as its preprocessing."""
+    return weights.Preprocessing(
+        transform.image_size, transform.resize_size, "bilinear", transform.channel_order, transform.scale,
+        transform.mean, transform.std,
+    )  # fmt: skip
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of the training samples in an epoch: a permutation of range(count)."""
+    return np.argsort(_generator(seed, _ORDER, epoch).random(count), kind="stable").astype(np.int64)
+
+
+def train_batches(
+    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+) -> Iterator[tuple[Images, Labels]]:
+    """Shuffled, augmented batches: float32 images (N, H, W, 3) and int64 labels (N,); the last may be smaller."""
+    order = epoch_order(len(samples), spec.seed, epoch)
+    load: Callable[[int], Images] = lambda index: train_image(  # noqa: E731
+        open_rgb(samples[index].path), transform, spec.seed, epoch, index
+    )
+    return _batches(load, samples, [int(index) for index in order], spec)
+
+
+def test_batches(
+    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+) -> Iterator[tuple[Images, Labels]]:
+    """Batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,)."""
+    load: Callable[[int], Images] = lambda index: test_image(open_rgb(samples[index].path), transform)  # noqa: E731
+    return _batches(load, samples, range(len(samples)), spec)
+
+
+def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Images:
+    """One augmented training image (H, W, 3), float32, normalised."""
+    draws = _generator(seed, _AUGMENTATION, epoch, sample).random(2 + 4 * _CROP_TRIES)
+    size = transform.image_size
+    if transform.train_crop == "random_resized_crop":
+        box = random_crop_box(image.width, image.height, draws[1:])
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    else:
+        image = _resize_for_test(image, transform)
+        left, top = (int(draw * (side - size + 1)) for draw, side in zip(draws[1:3], image.size, strict=True))
+        image = image.crop((left, top, left + size, top + size))
+    if transform.flip and draws[0] < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return normalise(image, transform)
+
+
+def test_image(image: Image.Image, transform: Transform) -> Images:
+    """One test image (H, W, 3), float32, normalised: resized, then cropped at the centre."""
+    image = _resize_for_test(image, transform)
+    left, top = (round((side - transform.image_size) / 2) for side in image.size)
+    return normalise(image.crop((left, top, left + transform.image_size, top + transform.image_size)), transform)
+
+
+def random_crop_box(width: int, height: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    """A crop of random area and aspect ratio as (left, top, right, bottom), in pixels.
+
+    draws: uniform numbers in [0, 1), four a try. After ten tries that do not fit, the largest centred crop whose
+    aspect ratio is within CROP_RATIO, as in torchvision's RandomResizedCrop.
+    """
+    low, high = np.log(CROP_RATIO[0]), np.log(CROP_RATIO[1])
+    for attempt in range(_CROP_TRIES):
+        for_area, for_ratio, for_left, for_top = draws[4 * attempt : 4 * attempt + 4]
+        area = width * height * (CROP_AREA[0] + for_area * (CROP_AREA[1] - CROP_AREA[0]))
+        ratio = np.exp(low + for_ratio * (high - low))
+        crop_width, crop_height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left, top = int(for_left * (width - crop_width + 1)), int(for_top * (height - crop_height + 1))
+            return left, top, left + crop_width, top + crop_height
+    ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
+    crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def normalise(image: Image.Image, transform: Transform) -> Images:
+    """An RGB image as float32 (H, W, 3) in the channel order, scale, mean and deviation of the weights."""
+    pixels = np.asarray(image, np.float32)
+    if transform.channel_order == "BGR":
+        pixels = pixels[..., ::-1]
+    mean, std = np.asarray(transform.mean, np.float32), np.asarray(transform.std, np.float32)
+    return np.ascontiguousarray((pixels * np.float32(transform.scale) - mean) / std, np.float32)
+
+
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, look_ahead: int
+) -> Iterator[Result]:
+    """`map` in the order of `items`, computed up to `look_ahead` results early by `workers` threads (0: none).
+
+    Pillow gives up the interpreter lock while it decodes and resizes, so threads are enough.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        pending: collections.deque[Future[Result]] = collections.deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > look_ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _batches(
+    load: Callable[[int], Images], samples: Sequence[Sample], order: Sequence[int], spec: ExperimentSpec
+) -> Iterator[tuple[Images, Labels]]:
+    images: list[Images] = []
+    start = 0
+    for image in ahead(load, order, spec.workers, look_ahead=2 * spec.batch_size):
+        images.append(image)
+        if len(images) == spec.batch_size or start + len(images) == len(order):
+            chosen = order[start : start + len(images)]
+            yield np.stack(images), np.array([samples[index].label for index in chosen], np.int64)
+            start, images = start + len(images), []
+
+
+def _resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:
+    size = transform.resize_size
+    if transform.test_resize == "squash":
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+    short = min(image.size)
+    # torchvision truncates the long side, so this does.
+    return image.resize(tuple(size * side // short for side in image.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
+
+
+def _generator(*key: Any) -> np.random.Generator:
+    # Of the generator only `random` is used: its stream is the same in every NumPy from 1.17 on.
+    return np.random.default_rng([int(part) for part in key])

@@ -1,0 +1,150 @@
+"""The run record: one run, one strategy, one `record.json` with what it was, where it ran and what it reached."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from common.errors import UserError
+from common.fit import EpochMetrics, Predictions
+from common.folder import ImageData
+from common.spec import ExperimentSpec
+from common.weights import write_atomically
+
+SCHEMA_VERSION = 1
+RECORD, PREDICTIONS, MODEL = "record.json", "predictions.npz", "model.safetensors"
+
+Status = Literal["running", "complete", "interrupted", "diverged", "failed"]
+
+
+@dataclass
+class RunRecord:
+    """The content of `record.json`; `common/record.schema.json` describes every field."""
+
+    spec: ExperimentSpec
+    status: Status = "running"
+    schema_version: int = SCHEMA_VERSION
+    started: str = field(default_factory=lambda: now())
+    finished: str | None = None
+    error: str | None = None
+    """Why a run that is not complete ended."""
+    command: list[str] = field(default_factory=list)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    """What the spec left to the weights and the device: sizes, normalisation, phases, equivalent learning rate."""
+    data: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    """Head shapes, parameters by stage, the class whose source weights mean hot dog."""
+    epochs: list[EpochMetrics] = field(default_factory=list)
+    timing: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        values = {f: getattr(self, f) for f in self.__dataclass_fields__}
+        # A loss that is not finite has no JSON number; a diverged epoch is not recorded, so none is expected.
+        return json.dumps(
+            {
+                "schema_version": self.schema_version,
+                "status": self.status,
+                **{k: v for k, v in values.items() if k not in ("schema_version", "status")},
+                "spec": self.spec.to_dict(),
+                "epochs": [asdict(metrics) for metrics in self.epochs],
+            },
+            indent=2,
+            allow_nan=False,
+        )
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a `record.json`, or the one in a folder. Raises UserError for a file that is none."""
+    path = path / RECORD if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such record") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a run record: {error}") from error
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        raise UserError(f"{path}: schema_version is {version!r}, but this project reads {SCHEMA_VERSION}")
+    try:
+        values["spec"] = ExperimentSpec.from_dict(values["spec"])
+        values["epochs"] = [EpochMetrics(**metrics) for metrics in values["epochs"]]
+        return RunRecord(**values)
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{path}: a damaged run record: {error}") from error
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write `record.json` atomically."""
+    write_atomically(folder / RECORD, (record.to_json() + "\n").encode())
+
+
+def write_predictions(folder: Path, predictions: Predictions, data: ImageData) -> None:
+    """Write `predictions.npz`: logits (N, classes), labels (N,) int64, names (N,) of files, classes (classes,)."""
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        logits=predictions.logits,
+        labels=predictions.labels,
+        names=np.array([sample.name for sample in data.test]),
+        classes=np.array(data.classes),
+    )
+    write_atomically(folder / PREDICTIONS, stream.getvalue())
+
+
+def describe_data(data: ImageData) -> dict[str, Any]:
+    """What the record says of the data."""
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "class_to_idx": data.class_to_idx,
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+        "skipped_images": len(data.skipped),
+        "skipped": [asdict(skipped) for skipped in data.skipped],
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the record says of the machine and of the packages that all backends share."""
+    import PIL
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "versions": {"numpy": np.__version__, "pillow": PIL.__version__},
+    }
+
+
+def peak_memory() -> int:
+    """Most bytes this process held in main memory."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

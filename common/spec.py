@@ -1,0 +1,272 @@
+"""Every choice of one experiment, in one frozen, validated object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import UserError
+
+BackendName = Literal["torch", "keras", "jax", "mxnet"]
+ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
+Strategy = Literal["fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative"]
+
+# The networks each framework's own model libraries offer.
+MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
+    "torch": ("resnet18", "resnet50"),
+    "keras": ("resnet18", "resnet50"),
+    "jax": ("resnet18", "resnet50"),
+    "mxnet": ("resnet18", "resnet18_v2"),
+}
+
+
+@dataclass(frozen=True)
+class StageMultiples:
+    """Multiples of the learning rate for the stages of the backbone; 0 freezes a stage's parameters."""
+
+    stem: float = 1.0
+    layer1: float = 1.0
+    layer2: float = 1.0
+    layer3: float = 1.0
+    layer4: float = 1.0
+
+
+@dataclass(frozen=True)
+class ExperimentSpec:
+    """One experiment: one backend, one network, one strategy, one seed."""
+
+    backend: BackendName = "torch"
+    """Framework that runs the experiment."""
+    model: ModelName = "resnet18"
+    """Network. `resnet18` is the same network in all four backends."""
+    weights: str = "distilled"
+    """Source weights: `distilled` (part of this project), `tv_in1k` (torchvision's V1 numbers from the Hugging Face
+    Hub), `imagenet` (the framework's own model zoo), `none`, or the path of a .safetensors file."""
+    data: str = "demo"
+    """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder or .zip that holds
+    train/<class>/ and test/<class>/."""
+    data_url: str | None = None
+    """Address to download `hotdog` from instead of the chapter's."""
+    data_sha1: str | None = None
+    """SHA-1 of the archive at `data_url`, as 40 hexadecimal digits."""
+    bad_images: Literal["error", "skip"] = "error"
+    """What to do with images that cannot be decoded: stop, or skip and count them in the record."""
+    train_limit: int | None = None
+    """Use at most this many training images, evenly over the classes."""
+    test_limit: int | None = None
+    """Use at most this many test images, evenly over the classes."""
+    classes: int = 2
+    """Number of classes of the new head; the commands set it from the data."""
+
+    pipeline: Literal["shared", "native"] = "shared"
+    """`shared` gives the same pixels to every framework (Pillow and NumPy); `native` uses the framework's own tools."""
+    image_size: int | None = None
+    """Side of the square the network sees, in pixels; by default the size the weights were made for."""
+    resize_size: int | None = None
+    """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
+    to `image_size`."""
+    train_crop: Literal["random_resized_crop", "resize_random_crop"] = "random_resized_crop"
+    """Training crop: of random area and aspect ratio, or of fixed size at a random place of the resized image."""
+    test_resize: Literal["short_side", "squash"] = "short_side"
+    """Resizing before the test's centre crop: the short side to `resize_size`, or both sides (the chapter's way,
+    which changes the aspect ratio)."""
+    flip: bool = True
+    """Mirror half of the training images."""
+
+    strategy: Strategy = "fine-tune"
+    """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
+    alone (feature-extraction), first the head and then everything (warm-up), the last stages and the head (partial),
+    or early, late and head at three rates (discriminative)."""
+    warm_up_epochs: int = 2
+    """Epochs that the strategy `warm-up` trains the head alone, out of `epochs`."""
+    partial_stages: int = 2
+    """Stages of the backbone, counted from the last, that the strategy `partial` trains."""
+    batch_size: int = 128
+    """Images a step."""
+    epochs: int = 5
+    """Passes over the training images."""
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    """Stochastic gradient descent without and with momentum (0.9), or Adam (0.9, 0.999, 1e-8)."""
+    learning_rate: float = 5e-5
+    """Learning rate of a group whose multiple is 1."""
+    stage_multiples: StageMultiples = field(default_factory=StageMultiples)
+    """Learning-rate multiples of the backbone's stages."""
+    head_multiple: float = 10.0
+    """Learning-rate multiple of the new head."""
+    weight_decay: float = 1e-3
+    """Added to the gradient as `weight_decay` times the parameter, for every trained parameter."""
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    """Whether the loss that is differentiated is the sum or the mean over the batch."""
+    batch_norm: Literal["train", "frozen", "frozen_early"] = "train"
+    """BatchNorm uses and updates batch statistics (train), keeps the source's (frozen), or keeps them in stem, layer1
+    and layer2 only (frozen_early). gamma and beta train like other parameters."""
+    head_init: Literal["xavier_uniform"] = "xavier_uniform"
+    """How the new head's weight starts; its bias starts at zero."""
+    initial_values: Literal["shared", "native"] = "shared"
+    """Who draws random initial values: this project with NumPy, the same for every framework, or the framework."""
+
+    seed: int = 0
+    """Seed of every random draw."""
+    precision: Literal["fp32", "fp64"] = "fp32"
+    """Arithmetic: float32, or float64 as a yardstick for the other."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to run; `auto` takes a GPU if the framework sees one, and the record says which it was."""
+    workers: int = 2
+    """Threads (shared pipeline) or worker processes (native) that prepare images ahead."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self)
+
+    @property
+    def mean_learning_rate(self) -> float:
+        """The learning rate that does the same with the loss averaged over a full batch."""
+        return self.learning_rate * (self.batch_size if self.loss_reduction == "sum" else 1)
+
+    def replace(self, **changes: Any) -> ExperimentSpec:
+        """A copy with `changes`; raises UserError as the constructor does, also for a name that is no field."""
+        known = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UserError(f"{name} is no field of an experiment; the fields are {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` gives the same spec back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ExperimentSpec:
+        """The spec with `values` over the defaults; raises UserError that names the field, the value and what is
+        allowed."""
+        values = dict(values)
+        multiples = values.get("stage_multiples")
+        if isinstance(multiples, dict):
+            stages = [f.name for f in fields(StageMultiples)]
+            for stage in multiples:
+                if stage not in stages:
+                    raise UserError(f"stage_multiples.{stage}: no such stage; the stages are {', '.join(stages)}")
+            values["stage_multiples"] = StageMultiples(**multiples)
+        return cls().replace(**values)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> ExperimentSpec:
+        return cls.from_dict(json.loads(text))
+
+
+def check_types(spec: ExperimentSpec) -> None:
+    """Raise UserError for the first field whose value is not of the field's type or not among its choices."""
+    hints = typing.get_type_hints(type(spec))
+    for f in fields(spec):
+        value, hint = getattr(spec, f.name), hints[f.name]
+        if not _fits(value, hint):
+            raise UserError(f"{f.name} = {value!r}: expected {_describe(hint)}")
+        # JSON and TOML write 1.0 as 1.
+        if hint is float and isinstance(value, int):
+            object.__setattr__(spec, f.name, float(value))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint is type(None):
+        return value is None
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in typing.get_args(hint))
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "nothing"}
+    return names.get(hint, "a table of multiples by stage")
+
+
+def check_ranges(spec: ExperimentSpec) -> None:
+    """Raise UserError for a value out of range, or for values that contradict each other."""
+    smallest = {
+        "train_limit": 2, "test_limit": 2, "classes": 2, "image_size": 32, "resize_size": 32, "batch_size": 1,
+        "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "learning_rate": 0, "head_multiple": 0,
+        "weight_decay": 0, "seed": 0, "workers": 0,
+    }  # fmt: skip
+    largest = {"partial_stages": 4, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1, "workers": 256}
+    for name, low in smallest.items():
+        value = getattr(spec, name)
+        if value is not None and value < low:
+            raise UserError(f"{name} = {value}: expected at least {low}")
+    for name, high in largest.items():
+        value = getattr(spec, name)
+        if value is not None and value > high:
+            raise UserError(f"{name} = {value}: expected at most {high}")
+    for f in fields(StageMultiples):
+        value = getattr(spec.stage_multiples, f.name)
+        if not _fits(value, float) or value < 0:
+            raise UserError(f"stage_multiples.{f.name} = {value!r}: expected a finite number of at least 0")
+    if spec.model not in MODELS_BY_BACKEND[spec.backend]:
+        offered = ", ".join(MODELS_BY_BACKEND[spec.backend])
+        raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
+    if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
+        raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
+    if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:
+        raise UserError(f"warm_up_epochs = {spec.warm_up_epochs}: expected fewer than epochs = {spec.epochs}")
+    if (spec.data_url is None) != (spec.data_sha1 is None):
+        given, absent = ("data_url", "data_sha1") if spec.data_sha1 is None else ("data_sha1", "data_url")
+        raise UserError(f"{given} needs {absent} too: a download is only used when its SHA-1 is the one expected")
+    if spec.data_url is not None and spec.data != "hotdog":
+        raise UserError(f"data_url: only the data set hotdog is downloaded, but data = {spec.data!r}")
+    if spec.weights == "":
+        raise UserError("weights = '': expected distilled, tv_in1k, imagenet, none or the path of a .safetensors file")
+    if spec.weights == "none" and spec.strategy != "scratch":
+        raise UserError(
+            f"weights = 'none' leaves the strategy {spec.strategy!r} nothing to start from; "
+            "choose --strategy scratch or other --weights"
+        )
+
+
+def preset_names() -> list[str]:
+    """The names that `load_preset` takes, sorted."""
+    return sorted(path.stem for path in _preset_folder().glob("*.toml"))
+
+
+def load_preset(name: str, strategy: str | None = None) -> ExperimentSpec:
+    """The spec of a preset, for one strategy.
+
+    A preset is a TOML file: `description`, `[spec]` with fields of ExperimentSpec, and `[strategy.<name>]` with
+    fields that differ for that strategy. Raises UserError for an unknown name or an invalid value.
+    """
+    values = read_preset(name)
+    chosen = strategy or values["spec"].get("strategy", "fine-tune")
+    overrides = values.get("strategy", {}).get(chosen, {})
+    try:
+        return ExperimentSpec.from_dict({**values["spec"], **overrides, "strategy": chosen})
+    except UserError as error:
+        raise UserError(f"preset {name}: {error}") from error
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The tables of a preset's TOML file; raises UserError for an unknown name."""
+    import tomllib
+
+    if name not in preset_names():
+        raise UserError(f"there is no preset {name!r}; the presets are {', '.join(preset_names())}")
+    return tomllib.loads((_preset_folder() / f"{name}.toml").read_text())
+
+
+def _preset_folder() -> Path:
+    return Path(__file__).parent / "presets"
