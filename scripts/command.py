@@ -1,0 +1,70 @@
+"""What every command does around its own work: find its environment, and turn failures into messages and exit codes.
+
+Runs in a bare interpreter until the right environment has taken over: the standard library only, at the top.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from scripts.environments import EnvironmentFailed, check_python_version, hand_over, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERRUPTED = 130
+
+
+def start(
+    command: str, main: Callable[[list[str]], int], backend_of: Callable[[list[str]], str | None] | None = None
+) -> None:
+    """Run `main` on the command line's arguments, in the environment of the backend that `backend_of` finds in them.
+
+    Exits with `main`'s code, with 2 for bad input, 1 for a failed run, and 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:]
+    try:
+        check_python_version()
+        backend = backend_of(arguments) if backend_of else None
+    except EnvironmentFailed as failed:
+        say(f"error: {failed}")
+        sys.exit(1)
+    hand_over(command, backend, arguments)
+    from common.errors import RunError, UserError
+
+    try:
+        sys.exit(main(arguments))
+    except (UserError, RunError) as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("\nInterrupted.")
+        sys.exit(INTERRUPTED)
+
+
+def value_of(arguments: list[str], option: str) -> str | None:
+    """The value of `--option value` or `--option=value`, the last one if there are several; None without."""
+    value = None
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            value = arguments[position + 1]
+        elif argument.startswith(f"{option}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+def wants_help(arguments: list[str]) -> bool:
+    """Whether the arguments ask for the list of options only."""
+    return "-h" in arguments or "--help" in arguments
+
+
+def backend_wanted(arguments: list[str]) -> str | None:
+    """The backend that `--backend`, else `--preset`, names; torch without; None where no framework is needed."""
+    from common.spec import preset_names, read_preset
+
+    if wants_help(arguments) or "--list-presets" in arguments:
+        return None
+    preset = value_of(arguments, "--preset")
+    in_preset = read_preset(preset)["spec"] if preset in preset_names() else {}
+    return value_of(arguments, "--backend") or in_preset.get("backend", "torch")

@@ -1,0 +1,127 @@
+"""What the commands show on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from common.errors import UserError
+from common.fit import EpochMetrics, Predictions, Watch, describe
+from common.folder import Sample
+from common.images import open_rgb
+from common.record import RunRecord
+from common.spec import ExperimentSpec, preset_names, read_preset
+
+console = Console(highlight=False)
+
+
+class RichWatch(Watch):
+    """A progress bar with images/s; above it a line an epoch, like the book's."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn(), console=console,
+            transient=True,
+        )  # fmt: skip
+        self.task = self.progress.add_task("preparing", total=None)
+
+    def __enter__(self) -> RichWatch:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def on_start(self, steps: int) -> None:
+        self.progress.update(self.task, total=steps)
+
+    def on_progress(self, steps: int, text: str) -> None:
+        self.progress.update(self.task, advance=steps, description=text)
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        console.print(f"{describe(metrics)}   [dim]{metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s[/]")
+
+
+def show_runs(records: dict[str, RunRecord]) -> None:
+    """A table of finished runs: path of the record -> record."""
+    table = Table(title=None, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in ("strategy", "test accuracy", "test loss", "trained parameters", "seconds", "images/s"):
+        table.add_column(heading, justify="left" if heading == "strategy" else "right")
+    for record in records.values():
+        last = record.epochs[-1] if record.epochs else None
+        table.add_row(
+            record.spec.strategy,
+            f"{last.test_accuracy:.3f}" if last else "-",
+            f"{last.test_loss:.3f}" if last else "-",
+            f"{record.model['trained_parameters']:,}",
+            f"{record.timing['total_seconds']:.0f}",
+            f"{record.timing['images_per_second']:.1f}" if last else "-",
+        )
+    console.print()
+    console.print(table)
+    first = next(iter(records.values()))
+    console.print(
+        f"{first.data['train_images']} training and {first.data['test_images']} test images, "
+        f"{first.resolved['image_size']} px, {first.environment['device']['kind']} "
+        f"({first.environment['device']['name']})"
+    )
+    if first.data["skipped_images"]:
+        console.print(f"[yellow]{first.data['skipped_images']} unreadable images were skipped[/]")
+    for path in records:
+        console.print(f"record: {path}", style="dim", soft_wrap=True)
+
+
+def show_presets() -> None:
+    """A table of the presets."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in ("preset", "what it is", "from"):
+        table.add_column(heading)
+    for name in preset_names():
+        values = read_preset(name)
+        table.add_row(name, values["description"], values["source"])
+    console.print(table)
+
+
+def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console) -> None:
+    """Tables of what `common.experiment.inspect` found."""
+    heads = Table("model", "shape of the head's weight", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name, shape in findings["head_shapes"].items():
+        heads.add_row(name, " x ".join(map(str, shape)) if shape else "none: there are no source weights")
+    stages = Table("stage", "parameters", "learning-rate multiples", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for stage, count in findings["parameters_by_stage"].items():
+        multiples = [f"{phase['multiples'][stage]:g}" for phase in findings["phases"]]
+        stages.add_row(stage, f"{count:,}", ", then ".join(multiples))
+    stages.add_row("all", f"{findings['parameters']:,}", "")
+    to.print(f"[bold]{findings['architecture']}[/], {spec.backend}, weights {spec.weights}, strategy {spec.strategy}\n")
+    to.print(heads, "\n", stages, sep="")
+    row = findings["hotdog"]
+    if row:
+        numbers = ", ".join(f"{value:.4f}" for value in row["first_values"])
+        to.print(f"\nrow {row['index']} of the source head is {row['name']!r}: [{numbers}, ...], length {row['norm']:.4f}")
+    else:
+        to.print("\nno class of the source weights is called hotdog")
+
+
+def write_grid(path: Path, rows: Sequence[tuple[str, Sequence[Sample]]], side: int = 180) -> None:
+    """Write rows of square thumbnails, a class name above each row, as PNG. Raises UserError if it cannot be written."""
+    gap, heading = 10, 34
+    width = max(len(samples) for _, samples in rows) * (side + gap) + gap
+    sheet = Image.new("RGB", (width, len(rows) * (heading + side + gap)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)
+    for row, (title, samples) in enumerate(rows):
+        top = row * (heading + side + gap)
+        draw.text((gap, top + 7), title, fill="#222222", font=font)
+        for column, sample in enumerate(samples):
+            thumbnail = ImageOps.fit(open_rgb(sample.path), (side, side), Image.Resampling.LANCZOS)
+            sheet.paste(thumbnail, (gap + column * (side + gap), top + heading))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be written: {error.strerror or error}") from error

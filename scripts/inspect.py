@@ -1,0 +1,29 @@
+"""Look at the networks of an experiment before training: heads, parameters by stage, the hot-dog row."""
+
+from __future__ import annotations
+
+from scripts.command import backend_wanted, start
+
+
+def main(arguments: list[str]) -> int:
+    """Print the tables; return the exit code."""
+    import json
+
+    import backends
+    from common import experiment
+    from scripts.display import console, show_inspection
+    from scripts.options import InspectOptions, parse
+
+    options = parse(InspectOptions, "inspect", arguments)
+    backend = backends.load(options.spec.backend)
+    backend.prepare(options.spec)
+    findings = experiment.inspect(options.spec, backend, backend.build_models(options.spec))
+    if options.json:
+        print(json.dumps(findings, indent=2))
+    else:
+        show_inspection(options.spec, findings, console)
+    return 0
+
+
+if __name__ == "__main__":
+    start("inspect", main, backend_wanted)

@@ -1,0 +1,80 @@
+"""Command-line options of an experiment: every field of ExperimentSpec over a preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar, get_args
+
+import tyro
+
+from common.errors import UserError
+from common.spec import ExperimentSpec, Strategy, load_preset, preset_names, read_preset
+from scripts.command import value_of
+
+IMPLICIT_PRESET = "demo"
+
+
+@dataclass
+class SpecOptions:
+    """An experiment."""
+
+    spec: Annotated[ExperimentSpec, tyro.conf.arg(name="")]
+    preset: str = IMPLICIT_PRESET
+    """Named experiment to start from; the options below change single fields of it."""
+
+
+@dataclass
+class RunOptions(SpecOptions):
+    """Run one experiment in one framework.
+
+    Without --strategy the strategies of the preset run one after the other (fine-tune, then scratch), each with the
+    options given, and each leaves a record of its own.
+    """
+
+    output: Path | None = None
+    """Folder for record.json, predictions.npz and model.safetensors; by default a new one under runs/. Several
+    strategies get a folder each inside it."""
+    overwrite: bool = False
+    """Replace a record that is in the output folder already."""
+    list_presets: bool = False
+    """Show the presets and stop."""
+
+
+@dataclass
+class ShowOptions(SpecOptions):
+    """Show the data: the first images of the first class above the last images of the last class."""
+
+    output: Path = Path("show.png")
+    """PNG file to write."""
+
+
+@dataclass
+class InspectOptions(SpecOptions):
+    """Look at the networks of an experiment before training: heads, parameters by stage, the hot-dog row."""
+
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+Options = TypeVar("Options", bound=SpecOptions)
+
+
+def parse(kind: type[Options], command: str, arguments: list[str], strategy: str | None = None) -> Options:
+    """The options of `arguments` over the preset they name. Raises UserError for a value that is not allowed; exits
+    with code 2 for options that do not exist, and with 0 after --help."""
+    preset = value_of(arguments, "--preset") or IMPLICIT_PRESET
+    if preset not in preset_names():
+        raise UserError(f"--preset {preset}: the presets are {', '.join(preset_names())}")
+    given = value_of(arguments, "--strategy")
+    defaults = kind(spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset)
+    return tyro.cli(kind, prog=f"python -m scripts.{command}", args=arguments, default=defaults)
+
+
+def parse_runs(arguments: list[str]) -> list[RunOptions]:
+    """The runs that `arguments` ask for: the strategy they name, or each of the preset's. Fails as `parse` does."""
+    first = parse(RunOptions, "run", arguments)
+    if value_of(arguments, "--strategy"):
+        return [first]
+    strategies = read_preset(first.preset).get("strategies", [first.spec.strategy])
+    return [parse(RunOptions, "run", arguments, strategy) for strategy in strategies]

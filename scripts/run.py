@@ -1,0 +1,43 @@
+"""Run one experiment in one framework: `python -m scripts.run --backend jax`."""
+
+from __future__ import annotations
+
+from scripts.command import backend_wanted, start, value_of
+
+
+def main(arguments: list[str]) -> int:
+    """Run the strategies asked for, one record each; return the exit code."""
+    from pathlib import Path
+
+    from common import experiment
+    from common.record import RECORD, RunRecord
+    from scripts.display import RichWatch, console, show_presets, show_runs
+    from scripts.options import parse_runs
+
+    runs = parse_runs(arguments)
+    if runs[0].list_presets:
+        show_presets()
+        return 0
+    preset, backend = runs[0].preset, runs[0].spec.backend
+    if value_of(arguments, "--preset") is None:
+        console.print(
+            f"No --preset given, so this is [bold]{preset}[/]: pictures of hot dogs and other food that this project "
+            "draws itself.\nThe book's experiment, on photographs: [bold]python -m scripts.run --preset d2l[/]"
+        )
+    output = runs[0].output or experiment.free_folder(Path("runs"), f"{preset}-{backend}")
+    folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
+    for run, folder in zip(runs, folders, strict=True):
+        experiment.check_output(folder, run.overwrite)
+    records: dict[str, RunRecord] = {}
+    for run, folder in zip(runs, folders, strict=True):
+        spec = run.spec
+        console.print(f"\n[bold]{spec.strategy}[/], {spec.backend}, {spec.model}, weights {spec.weights}", soft_wrap=True)
+        command = ["python", "-m", "scripts.run", *arguments]
+        with RichWatch() as watch:
+            records[str(folder / RECORD)] = experiment.run(spec, folder, watch, command, run.overwrite)
+    show_runs(records)
+    return 0
+
+
+if __name__ == "__main__":
+    start("run", main, backend_wanted)

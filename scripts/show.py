@@ -1,0 +1,29 @@
+"""Show the data: a grid of the first images of the first class and the last of the last class, as a PNG file."""
+
+from __future__ import annotations
+
+from scripts.command import start
+
+COLUMNS = 8
+
+
+def main(arguments: list[str]) -> int:
+    """Write the picture; return the exit code."""
+    from scripts.display import console, write_grid
+    from scripts.options import ShowOptions, parse
+
+    options = parse(ShowOptions, "show", arguments)
+    from common.experiment import load_data
+
+    data = load_data(options.spec)
+    first = [sample for sample in data.train if sample.label == 0][:COLUMNS]
+    last = [sample for sample in data.train if sample.label == len(data.classes) - 1][::-1][:COLUMNS]
+    write_grid(options.output, [(data.classes[0], first), (data.classes[-1], last)])
+    console.print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images")
+    console.print(f"class_to_idx: {data.class_to_idx}")
+    console.print(f"picture: {options.output}", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    start("show", main)

@@ -1,0 +1,70 @@
+"""One suite for all backends; each runs in its own environment, since no process may import two frameworks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from backends.contract import Backend, Models
+from common import groups
+from common.groups import Phase
+from common.spec import ExperimentSpec
+
+
+@pytest.fixture(scope="session")
+def backend_name(request: pytest.FixtureRequest) -> str:
+    named = request.config.getoption("--backend")
+    installed = [name for name in backends.NAMES if backends.is_installed(name)]
+    if named is None and len(installed) != 1:
+        pytest.fail(f"installed backends: {installed or 'none'}; say which to test with --backend")
+    return named or installed[0]
+
+
+@pytest.fixture(scope="session")
+def backend(backend_name: str) -> Backend:
+    loaded = backends.load(backend_name)
+    loaded.prepare(ExperimentSpec(backend=backend_name, device="cpu"))
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def spec(backend_name: str) -> ExperimentSpec:
+    """A small experiment on the CPU."""
+    return ExperimentSpec(
+        backend=backend_name, image_size=64, resize_size=72, batch_size=8, epochs=2, learning_rate=1e-4, device="cpu",
+        workers=0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def models(backend: Backend, spec: ExperimentSpec) -> Models:
+    return backend.build_models(spec)
+
+
+@pytest.fixture(scope="session")
+def numpy_batch() -> tuple[Any, Any]:
+    """Eight smooth pictures, float32 (8, 64, 64, 3), and labels (8,)."""
+    generator = np.random.default_rng(11)
+    coarse = generator.standard_normal((8, 8, 8, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    return coarse.astype(np.float32), np.array([0, 1, 1, 0, 1, 0, 0, 1])
+
+
+@pytest.fixture(scope="session")
+def batch(backend: Backend, numpy_batch: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The same as the backend takes it."""
+    return backend.from_shared(*numpy_batch)
+
+
+def only_phase(spec: ExperimentSpec, **changes: Any) -> Phase:
+    """The phase of an experiment that has one."""
+    (phase,) = groups.phases(spec.replace(**changes))
+    return phase
+
+
+def largest_difference(first: Any, second: Any) -> float:
+    """Relative L2 distance of two arrays."""
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    return float(np.linalg.norm(first - second) / max(np.linalg.norm(second), 1e-12))

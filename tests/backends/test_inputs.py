@@ -1,0 +1,117 @@
+"""The pipelines as a backend sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backends.contract import Backend
+from common import pipeline
+from common.folder import ImageData, Sample
+from common.pipeline import Transform
+from common.spec import ExperimentSpec
+
+CAFFE_LIKE = {"channel_order": "BGR", "scale": 1.0, "mean": (103.9, 116.8, 123.7), "std": (1.0, 1.0, 1.0)}
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    """A framework's array as NumPy."""
+    return array.asnumpy() if hasattr(array, "asnumpy") else np.asarray(array)
+
+
+def channels_last(images: Any, side: int) -> np.ndarray:
+    """(N, H, W, 3) whatever the framework's layout."""
+    images = as_numpy(images)
+    return images if images.shape[1:] == (side, side, 3) else images.transpose(0, 2, 3, 1)
+
+
+def transform(**changes: Any) -> Transform:
+    values = {
+        "image_size": 64, "resize_size": 72, "train_crop": "random_resized_crop", "test_resize": "short_side",
+        "flip": True, "channel_order": "RGB", "scale": 1 / 255, "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }  # fmt: skip
+    return Transform(**{**values, **changes})
+
+
+@pytest.fixture
+def squares(tmp_path) -> tuple[Sample, ...]:
+    """Pictures of 72 x 72 px: resizing to 72 changes nothing, so every framework's resizer agrees."""
+    generator = np.random.default_rng(3)
+    samples = []
+    for index in range(5):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(generator.integers(0, 256, (72, 72, 3)).astype(np.uint8)).save(path)
+        samples.append(Sample(path, index % 2, path.name))
+    return tuple(samples)
+
+
+def test_shared_batches_keep_their_pixels(backend: Backend, spec, pictures: ImageData) -> None:
+    for images, labels in pipeline.test_batches(spec, transform(), pictures.test):
+        taken, taken_labels = backend.from_shared(images, labels)
+        np.testing.assert_array_equal(channels_last(taken, 64), images)
+        np.testing.assert_array_equal(as_numpy(taken_labels), labels)
+
+
+@pytest.mark.parametrize("test_resize", ["short_side", "squash"])
+@pytest.mark.parametrize("colours", [{}, CAFFE_LIKE], ids=["RGB", "BGR"])
+def test_native_test_images_equal_the_shared_ones(backend, spec, squares, test_resize, colours) -> None:
+    chosen = transform(test_resize=test_resize, **colours)
+    changed = spec.replace(batch_size=2)
+    native = list(backend.native_test_batches(changed, chosen, squares))
+    assert [len(as_numpy(labels)) for _, labels in native] == [2, 2, 1]
+    images = np.concatenate([channels_last(images, 64) for images, _ in native])
+    labels = np.concatenate([as_numpy(labels) for _, labels in native])
+    shared = list(pipeline.test_batches(changed, chosen, squares))
+    expected = np.concatenate([images for images, _ in shared])
+    # One rounding of float32 in another order of the same operations.
+    np.testing.assert_allclose(images, expected, atol=2e-6 * np.abs(expected).max())
+    np.testing.assert_array_equal(labels, [sample.label for sample in squares])
+
+
+@pytest.mark.parametrize("test_resize", ["short_side", "squash"])
+def test_native_resizing_keeps_or_squashes_the_aspect(backend, spec, tmp_path, test_resize) -> None:
+    """A picture twice as wide as high, black but for a white left quarter: squashed, a piece of it stays in the crop."""
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[:, :50] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    chosen = transform(test_resize=test_resize, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    ((images, _),) = backend.native_test_batches(spec, chosen, [Sample(tmp_path / "wide.png", 0, "wide.png")])
+    white = channels_last(images, 64)[0, 32, :, 0] > 0.5
+    # Squashed to 72 px the white quarter is 18 px, of which the crop leaves 14; kept in aspect (144 px) it is cut off.
+    assert white.sum() == pytest.approx(14 if test_resize == "squash" else 0, abs=1)
+
+
+@pytest.mark.parametrize("train_crop", ["random_resized_crop", "resize_random_crop"])
+def test_native_training_batches(backend: Backend, spec: ExperimentSpec, pictures, train_crop) -> None:
+    chosen = transform(train_crop=train_crop)
+
+    def epoch(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        batches = list(backend.native_train_batches(spec.replace(seed=seed), chosen, pictures.train, number))
+        assert [len(as_numpy(labels)) for _, labels in batches] == [8, 8, 6]
+        images = np.concatenate([channels_last(images, 64) for images, _ in batches])
+        return images, np.concatenate([as_numpy(labels) for _, labels in batches])
+
+    images, labels = epoch(1)
+    assert images.dtype == np.float32
+    assert images.shape == (22, 64, 64, 3)
+    assert sorted(labels.tolist()) == [0] * 11 + [1] * 11
+    again, again_labels = epoch(1)
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(labels, again_labels)
+    for other, _ in (epoch(2), epoch(1, seed=1)):
+        assert not np.array_equal(images, other)
+    # The classes differ in tint, so a label that lost its picture would show.
+    tint = images.mean((1, 2))[:, 0] - images.mean((1, 2))[:, 1]
+    assert tint[labels == 0].min() > tint[labels == 1].max()
+
+
+def test_without_random_crop_and_flip_native_training_images_are_the_test_images(backend, spec, squares) -> None:
+    chosen = transform(train_crop="resize_random_crop", flip=False, image_size=72)
+    images = [images for images, _ in backend.native_train_batches(spec, chosen, squares, 1)]
+    shown = sorted(channels_last(np.concatenate([as_numpy(i) for i in images]), 72).sum((1, 2, 3)).tolist())
+    expected = [images for images, _ in pipeline.test_batches(spec, chosen, squares)]
+    np.testing.assert_allclose(shown, sorted(np.concatenate(expected).sum((1, 2, 3)).tolist()), rtol=1e-4, atol=1e-2)

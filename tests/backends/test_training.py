@@ -1,0 +1,220 @@
+"""Training: updates by stage, freezing, statistics, sums, and the whole loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common import fit, groups, resnet
+from common.fit import Watch
+from common.spec import StageMultiples
+from tests.backends.conftest import largest_difference, only_phase
+
+
+class Quiet(Watch):
+    def on_epoch(self, metrics, predictions) -> None:
+        pass
+
+
+def train(backend, model, spec, batch, steps: int = 1, **changes):
+    """Train for some steps; the sums over them."""
+    changed = spec.replace(**changes)
+    trainer = backend.Trainer(model, changed, only_phase(changed))
+    for _ in range(steps):
+        trainer.train_step(*batch)
+    return trainer.read_sums()
+
+
+@pytest.mark.parametrize("loss_reduction", ["sum", "mean"])
+@pytest.mark.parametrize("strategy", ["fine-tune", "discriminative", "partial", "feature-extraction", "scratch"])
+def test_sgd_moves_each_stage_by_its_own_rate(backend, models, spec, batch, strategy, loss_reduction) -> None:
+    changed = spec.replace(strategy=strategy, loss_reduction=loss_reduction, weight_decay=0.1, learning_rate=1e-3)
+    phase = only_phase(changed)
+    model = models.scratch if strategy == "scratch" else models.fine_tune
+    before = backend.to_arrays(model)
+    gradients = backend.gradients(model, changed, phase, *batch)
+    train(backend, model, changed, batch)
+    after = backend.to_arrays(model)
+    for name in before:
+        multiple = phase.multiples[groups.stage_of(name)]
+        if resnet.is_statistic(name):
+            continue
+        assert (name in gradients) == (multiple > 0), name
+        if multiple == 0:
+            np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+            continue
+        update = 1e-3 * multiple * (gradients[name] + 0.1 * before[name])
+        # float32 parameters resolve an update only to 6e-8 of their own size.
+        tolerance = 1e-4 * np.linalg.norm(update) + 2e-7 * np.linalg.norm(before[name])
+        assert np.linalg.norm(before[name] - after[name] - update) <= tolerance, name
+
+
+def test_param_group_false_trains_everything_at_one_rate(spec) -> None:
+    (phase,) = groups.phases(spec, param_group=False)
+    assert set(phase.multiples.values()) == {1.0}
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_optimizers_follow_the_definitions(backend, models, spec, batch, optimizer) -> None:
+    """Three steps against the formulas in NumPy, float64, with the backend's own gradients."""
+    changed = spec.replace(optimizer=optimizer, weight_decay=0.1, learning_rate=1e-4, batch_norm="frozen")
+    phase = only_phase(changed)
+    model = models.fine_tune
+    names = ("fc.weight", "layer4.1.conv2.weight", "layer1.0.bn1.weight", "bn1.bias")
+    trainer = backend.Trainer(model, changed, phase)
+    first = {name: 0.0 for name in names}
+    second = {name: 0.0 for name in names}
+    for step in range(1, 4):
+        before = backend.to_arrays(model)
+        gradients = backend.gradients(model, changed, phase, *batch)
+        trainer.train_step(*batch)
+        after = backend.to_arrays(model)
+        for name in names:
+            rate = 1e-4 * phase.multiples[groups.stage_of(name)]
+            gradient = gradients[name].astype(np.float64) + 0.1 * before[name]
+            if optimizer == "momentum":
+                first[name] = 0.9 * first[name] + gradient
+                update = rate * first[name]
+            else:
+                first[name] = 0.9 * first[name] + 0.1 * gradient
+                second[name] = 0.999 * second[name] + 0.001 * gradient**2
+                update = rate * (first[name] / (1 - 0.9**step))
+                update /= np.sqrt(second[name] / (1 - 0.999**step)) + 1e-8
+            tolerance = 1e-4 * np.linalg.norm(update) + 2e-7 * np.linalg.norm(before[name])
+            assert np.linalg.norm(before[name] - after[name] - update) <= tolerance, (name, step)
+
+
+@pytest.mark.parametrize(
+    ("changes", "still"),
+    [
+        ({"batch_norm": "train"}, set()),
+        ({"batch_norm": "frozen"}, set(groups.STAGES)),
+        ({"batch_norm": "frozen_early"}, {"stem", "layer1", "layer2"}),
+        ({"strategy": "feature-extraction"}, set(groups.STAGES)),
+        ({"strategy": "partial", "partial_stages": 1}, {"stem", "layer1", "layer2", "layer3"}),
+        # A frozen parameter does not freeze its stage's statistics.
+        ({"stage_multiples": StageMultiples(0, 0, 0, 0, 0)}, set()),
+    ],
+)
+def test_statistics_move_only_where_they_should(backend, models, spec, batch, changes, still) -> None:
+    before = backend.to_arrays(models.fine_tune)
+    train(backend, models.fine_tune, spec, batch, **changes)
+    after = backend.to_arrays(models.fine_tune)
+    for name in filter(resnet.is_statistic, before):
+        moved = not np.array_equal(before[name], after[name])
+        assert moved == (groups.stage_of(name) not in still), name
+
+
+def test_running_statistics_follow_torch(backend, models, spec, numpy_batch, batch) -> None:
+    """The first BatchNorm layer's statistics against NumPy: 0.9 old + 0.1 batch, with the unbiased variance."""
+    images = numpy_batch[0].astype(np.float64)
+    before = backend.to_arrays(models.fine_tune)
+    kernel = before["conv1.weight"].astype(np.float64)
+    padded = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), axis=(1, 2))[:, ::2, ::2]
+    outputs = np.einsum("nhwcij,ocij->nhwo", windows, kernel, optimize=True)
+    train(backend, models.fine_tune, spec, batch)
+    after = backend.to_arrays(models.fine_tune)
+    mean, variance = outputs.mean((0, 1, 2)), outputs.var((0, 1, 2), ddof=1)
+    assert largest_difference(after["bn1.running_mean"], 0.9 * before["bn1.running_mean"] + 0.1 * mean) < 1e-5
+    # The biased variance would be 1.2e-4 away here (n = 8 * 32 * 32).
+    assert largest_difference(after["bn1.running_var"], 0.9 * before["bn1.running_var"] + 0.1 * variance) < 1e-5
+
+
+def test_gradients_leave_the_model_alone(backend, models, spec, batch) -> None:
+    before = backend.to_arrays(models.fine_tune)
+    backend.gradients(models.fine_tune, spec, only_phase(spec), *batch)
+    for name, array in backend.to_arrays(models.fine_tune).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_gradient_matches_finite_differences(backend, models, spec, batch) -> None:
+    """Along the gradient itself, with frozen statistics, where the loss is smooth enough for float32."""
+    changed = spec.replace(batch_norm="frozen", loss_reduction="mean")
+    phase = only_phase(changed)
+    gradient = backend.gradients(models.fine_tune, changed, phase, *batch)["fc.weight"]
+    before = backend.to_arrays(models.fine_tune)["fc.weight"]
+    labels = np.asarray(batch[1]) if not hasattr(batch[1], "asnumpy") else batch[1].asnumpy()
+    step = 1e-2 / np.linalg.norm(gradient)
+    losses = []
+    for sign in (-1, 1):
+        backend.load_arrays(models.fine_tune, {"fc.weight": before + np.float32(sign * step) * gradient})
+        losses.append(fit.Predictions(backend.logits(models.fine_tune, batch[0]), labels.astype(np.int64)).loss)
+    slope = (losses[1] - losses[0]) / (2 * step)
+    assert slope == pytest.approx(np.sum(gradient.astype(np.float64) ** 2), rel=1e-2)
+
+
+def test_sums_count_every_example_once(backend, models, spec, batch) -> None:
+    """With frozen statistics training sees the same logits as evaluation does."""
+    predictions = fit.Predictions(backend.logits(models.fine_tune, batch[0]), np.array([0, 1, 1, 0, 1, 0, 0, 1]))
+    changed = spec.replace(batch_norm="frozen")
+    trainer = backend.Trainer(models.fine_tune, changed, only_phase(changed))
+    trainer.train_step(*batch)
+    loss_sum, correct = trainer.read_sums()
+    assert loss_sum == pytest.approx(8 * predictions.loss, rel=1e-5)
+    assert correct == round(8 * predictions.accuracy)
+    assert trainer.read_sums() == (0.0, 0)
+
+
+def test_incomplete_batches_train(backend, models, spec, numpy_batch) -> None:
+    images, labels = numpy_batch
+    trainer = backend.Trainer(models.fine_tune, spec, only_phase(spec))
+    for count in (8, 3, 1):
+        trainer.train_step(*backend.from_shared(images[:count], labels[:count]))
+    loss_sum, correct = trainer.read_sums()
+    assert np.isfinite(loss_sum)
+    assert 0 <= correct <= 12
+    assert all(np.isfinite(array).all() for array in backend.to_arrays(models.fine_tune).values())
+
+
+@pytest.mark.parametrize("pipeline", ["shared", "native"])
+def test_the_whole_loop_counts_everything_and_repeats(backend, spec, pictures, pipeline) -> None:
+    changed = spec.replace(pipeline=pipeline)
+    histories, arrays = [], []
+    for _ in range(2):
+        backend.prepare(changed)
+        model = backend.build_models(changed).fine_tune
+        histories.append(backend.train_fine_tuning(model, changed, pictures, watch=Quiet()))
+        arrays.append(backend.to_arrays(model))
+    first, second = histories
+    assert [metrics.epoch for metrics in first.epochs] == [1, 2]
+    assert first.test.logits.shape == (14, 2)
+    assert first.test.labels.tolist() == [0] * 7 + [1] * 7
+    # 22 training and 14 test images: accuracies are multiples of 1/22 and 1/14.
+    assert round(first.epochs[0].train_accuracy * 22, 6).is_integer()
+    assert round(first.epochs[0].test_accuracy * 14, 6).is_integer()
+    np.testing.assert_array_equal(first.test.logits, second.test.logits)
+    for name, array in arrays[0].items():
+        np.testing.assert_array_equal(array, arrays[1][name], err_msg=name)
+
+
+def test_warm_up_trains_the_head_first(backend, models, spec, pictures) -> None:
+    phases = []
+
+    class Note(Watch):
+        def on_epoch(self, metrics, predictions) -> None:
+            phases.append(metrics.phase)
+            arrays.append(backend.to_arrays(models.fine_tune))
+
+    arrays = [backend.to_arrays(models.fine_tune)]
+    changed = spec.replace(strategy="warm-up", warm_up_epochs=1)
+    backend.train_fine_tuning(models.fine_tune, changed, pictures, watch=Note())
+    assert phases == ["head", "everything"]
+    start, head, everything = arrays
+    for name in start:
+        np.testing.assert_equal(np.array_equal(start[name], head[name]), not name.startswith("fc"), err_msg=name)
+        assert not np.array_equal(head[name], everything[name]), name
+
+
+def test_divergence_is_said(backend, models, spec, pictures) -> None:
+    with pytest.raises(fit.Diverged, match="learning-rate"):
+        backend.train_fine_tuning(models.fine_tune, spec.replace(learning_rate=1e6), pictures, watch=Quiet())
+
+
+def test_no_epochs_means_evaluation_only(backend, models, spec, pictures) -> None:
+    before = backend.to_arrays(models.fine_tune)
+    history = backend.train_fine_tuning(models.fine_tune, spec.replace(epochs=0), pictures, watch=Quiet())
+    assert history.epochs == []
+    assert history.test.logits.shape == (14, 2)
+    for name, array in backend.to_arrays(models.fine_tune).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)

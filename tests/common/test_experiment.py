@@ -1,0 +1,188 @@
+"""From spec to record, driven through a backend of NumPy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+import backends
+from common import experiment, fit, pipeline, record, weights
+from common.errors import RunError, UserError
+from common.fit import Watch
+from common.folder import ImageData
+from common.spec import ExperimentSpec
+from tests.fake_backend import FakeBackend
+
+SCHEMA = json.loads((Path(record.__file__).parent / "record.schema.json").read_text())
+
+
+class Quiet(Watch):
+    def on_epoch(self, metrics, predictions) -> None:
+        pass
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    backend = FakeBackend()
+    monkeypatch.setattr(backends, "load", lambda name: backend)
+    return backend
+
+
+@pytest.fixture
+def spec(pictures: ImageData) -> ExperimentSpec:
+    return ExperimentSpec(data=str(pictures.root), image_size=64, batch_size=8, epochs=3, learning_rate=0.01, workers=0)
+
+
+def read_checked(folder: Path) -> record.RunRecord:
+    """The record, after its file was held against the schema."""
+    jsonschema.validate(json.loads((folder / "record.json").read_text()), SCHEMA)
+    return record.read_record(folder)
+
+
+def test_a_run_leaves_record_predictions_and_model(fake, spec, tmp_path) -> None:
+    returned = experiment.run(spec, tmp_path / "out", Quiet(), ["python", "-m", "scripts.run"])
+    read = read_checked(tmp_path / "out")
+    assert read.to_json() == returned.to_json()
+    assert read.status == "complete"
+    assert read.spec == spec
+    assert [metrics.epoch for metrics in read.epochs] == [1, 2, 3]
+    assert read.data["class_to_idx"] == {"hotdog": 0, "not-hotdog": 1}
+    assert (read.data["train_images"], read.data["test_images"], read.data["skipped_images"]) == (22, 14, 0)
+    assert read.model["hotdog_index"] == 934
+    assert read.model["parameters"] == sum(read.model["parameters_by_stage"].values()) == 11_177_538
+    assert read.resolved["mean_learning_rate"] == pytest.approx(0.08)
+    assert read.environment["versions"]["fake"] == "1.0"
+    assert read.timing["images_per_second"] > 0
+
+    stored = np.load(tmp_path / "out" / "predictions.npz")
+    assert stored["logits"].shape == (14, 2)
+    assert stored["labels"].tolist() == [0] * 7 + [1] * 7
+    assert stored["names"][0] == "test/hotdog/000.png"
+    assert stored["classes"].tolist() == ["hotdog", "not-hotdog"]
+    accuracy = (stored["logits"].argmax(1) == stored["labels"]).mean()
+    assert read.epochs[-1].test_accuracy == pytest.approx(accuracy)
+
+    header = weights.read_header(tmp_path / "out" / "model.safetensors")
+    assert header.class_names == ("hotdog", "not-hotdog")
+    assert header.preprocessing.image_size == 64
+
+
+def test_accuracy_and_loss_count_every_image_once(fake, spec, pictures) -> None:
+    """With a learning rate of 0 the training metrics must be those of all 22 images together."""
+    model = fake.build_models(spec).fine_tune
+    history = fit.fit(fake, model, spec.replace(learning_rate=0.0), pictures, watch=Quiet())
+    transform = pipeline.transform_for(spec)
+    images, labels = zip(*pipeline.train_batches(spec, transform, pictures.train, 1), strict=True)
+    predictions = fit.Predictions(fake.logits(model, np.concatenate(images)), np.concatenate(labels))
+    assert history.epochs[0].loss == pytest.approx(predictions.loss)
+    assert history.epochs[0].train_accuracy == pytest.approx(predictions.accuracy)
+
+
+def test_divergence_keeps_the_record_so_far(fake, spec, tmp_path, monkeypatch) -> None:
+    class DivergesLate(fake.Trainer):
+        steps = 0
+
+        def read_sums(self):
+            DivergesLate.steps += 1
+            loss, correct = super().read_sums()
+            return (float("nan") if DivergesLate.steps > 1 else loss), correct
+
+    monkeypatch.setattr(FakeBackend, "Trainer", DivergesLate)
+    with pytest.raises(fit.Diverged, match="epoch 2.*--learning-rate"):
+        experiment.run(spec, tmp_path, Quiet())
+    read = read_checked(tmp_path)
+    assert read.status == "diverged"
+    assert len(read.epochs) == 1
+    assert "diverged" in str(read.error)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+class Stops(Watch):
+    """Ends a run after its first epoch as an error would."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_epoch(self, metrics, predictions) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("out of memory"), "failed")]
+)
+def test_what_ends_a_run_is_recorded(fake, spec, tmp_path, error, status) -> None:
+    with pytest.raises(type(error)):
+        experiment.run(spec, tmp_path, Stops(error))
+    read = read_checked(tmp_path)
+    assert read.status == status
+    assert len(read.epochs) == 1
+    assert type(error).__name__ in str(read.error)
+    assert read.finished is not None
+
+
+def test_bad_input_leaves_an_old_record_alone(fake, spec, tmp_path) -> None:
+    experiment.run(spec, tmp_path, Quiet())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for changes in ({"data": "nowhere"}, {"weights": "nowhere"}, {"train_limit": 2, "test_limit": 2}):
+        overwrite = "data" in changes or "weights" in changes
+        with pytest.raises(UserError):
+            experiment.run(spec.replace(**changes), tmp_path, Quiet(), overwrite=overwrite)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_overwriting_removes_what_would_not_belong(fake, spec, tmp_path) -> None:
+    experiment.run(spec, tmp_path, Quiet())
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(spec, tmp_path, Stops(KeyboardInterrupt()), overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["record.json"]
+
+
+def test_an_output_that_cannot_be_written_is_refused(fake, spec, tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="--output"):
+        experiment.run(spec, tmp_path / "file", Quiet())
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_pipeline_that_loses_images_is_noticed(fake, spec, pictures, monkeypatch) -> None:
+    whole = fit.train_batches
+    monkeypatch.setattr(fit, "train_batches", lambda *arguments: list(whole(*arguments))[:-1])
+    with pytest.raises(RunError, match="16 of 22"):
+        fit.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
+
+
+def test_a_pipeline_that_changes_the_test_order_is_noticed(fake, spec, pictures, monkeypatch) -> None:
+    whole = fit.test_batches
+    monkeypatch.setattr(fit, "test_batches", lambda *arguments: list(whole(*arguments))[::-1])
+    with pytest.raises(RunError, match="out of order"):
+        fit.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
+
+
+def test_fewer_than_five_batches_are_no_problem(fake, spec, pictures, capsys) -> None:
+    fit.fit(fake, fake.build_models(spec).fine_tune, spec.replace(batch_size=128, epochs=1), pictures)
+    assert capsys.readouterr().out.startswith("epoch 1, loss ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not a run record"),
+        ("[1]", "schema_version"),
+        ('{"schema_version": 99}', "99"),
+        ('{"schema_version": 1}', "damaged"),
+        ('{"schema_version": 1, "spec": {"epochs": "x"}, "epochs": []}', "damaged"),
+    ],
+)
+def test_a_file_that_is_no_record_is_refused(tmp_path, content, message) -> None:
+    (tmp_path / "record.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        record.read_record(tmp_path)
+
+
+def test_a_missing_record_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match="no such record"):
+        record.read_record(tmp_path / "nowhere.json")

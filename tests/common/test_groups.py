@@ -1,0 +1,76 @@
+"""Stages and phases."""
+
+from __future__ import annotations
+
+import pytest
+
+from common import groups, resnet
+from common.errors import UserError
+from common.spec import ExperimentSpec, StageMultiples
+
+
+@pytest.mark.parametrize("architecture", resnet.ARCHITECTURES)
+def test_every_name_is_in_exactly_one_stage(architecture: str) -> None:
+    names = resnet.shapes(architecture)
+    stages = groups.by_stage(names)
+    assert sorted(name for group in stages.values() for name in group) == sorted(names)
+    assert all(stages.values())
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer5"):
+        groups.stage_of("layer5.0.conv1.weight")
+
+
+def multiples(**changes: object) -> list[dict[str, float]]:
+    return [phase.multiples for phase in groups.phases(ExperimentSpec(**changes))]  # type: ignore[arg-type]
+
+
+def test_fine_tuning_has_a_faster_head() -> None:
+    assert multiples() == [dict.fromkeys(groups.BACKBONE_STAGES, 1.0) | {"head": 10.0}]
+
+
+def test_scratch_and_no_groups_have_one_rate() -> None:
+    assert multiples(strategy="scratch") == [dict.fromkeys(groups.STAGES, 1.0)]
+    (phase,) = groups.phases(ExperimentSpec(), param_group=False)
+    assert phase.multiples == dict.fromkeys(groups.STAGES, 1.0)
+
+
+def test_discriminative_has_three_rates() -> None:
+    assert multiples(strategy="discriminative") == [
+        {"stem": 0.1, "layer1": 0.1, "layer2": 0.1, "layer3": 1.0, "layer4": 1.0, "head": 10.0}
+    ]
+
+
+def test_feature_extraction_trains_the_head_alone_and_keeps_statistics() -> None:
+    (phase,) = groups.phases(ExperimentSpec(strategy="feature-extraction"))
+    assert phase.trained_stages == ("head",)
+    assert phase.frozen_statistics == set(groups.STAGES)
+
+
+@pytest.mark.parametrize(("count", "trained"), [(1, ("layer4", "head")), (2, ("layer3", "layer4", "head"))])
+def test_partial_trains_the_last_stages(count: int, trained: tuple[str, ...]) -> None:
+    (phase,) = groups.phases(ExperimentSpec(strategy="partial", partial_stages=count))
+    assert phase.trained_stages == trained
+    assert phase.frozen_statistics == set(groups.STAGES) - set(trained)
+
+
+def test_warm_up_has_two_phases() -> None:
+    head, everything = groups.phases(ExperimentSpec(strategy="warm-up", epochs=5, warm_up_epochs=2))
+    assert (head.epochs, everything.epochs) == (2, 3)
+    assert head.trained_stages == ("head",)
+    assert everything.trained_stages == groups.STAGES
+    assert everything.frozen_statistics == set()
+
+
+def test_frozen_early_statistics() -> None:
+    (phase,) = groups.phases(ExperimentSpec(batch_norm="frozen_early"))
+    assert phase.frozen_statistics == {"stem", "layer1", "layer2"}
+    assert phase.trained_stages == groups.STAGES
+
+
+def test_nothing_to_train_is_refused() -> None:
+    with pytest.raises(UserError, match="head_multiple"):
+        groups.phases(ExperimentSpec(head_multiple=0, stage_multiples=StageMultiples(0, 0, 0, 0, 0)))
+    with pytest.raises(UserError, match="head_multiple"):
+        groups.phases(ExperimentSpec(head_multiple=0, strategy="feature-extraction"))

@@ -1,0 +1,64 @@
+"""What holds the project's shape: four backends alike, and common free of frameworks."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backends
+from backends import contract
+
+ROOT = Path(backends.__file__).parent.parent
+FILES = ("__init__.py", "inputs.py", "models.py", "runtime.py", "training.py", "weights.py")
+
+
+def public_functions(path: Path) -> list[str]:
+    """Names of the public functions and classes of a file that the contract knows, in their order."""
+    tree = ast.parse(path.read_text())
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [name for name in names if name in vars(contract.Backend) or name == "Trainer"]
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_every_backend_has_the_same_files_and_functions_in_the_same_order(name: str) -> None:
+    folder = ROOT / "backends" / name
+    assert sorted(path.name for path in folder.glob("*.py")) == sorted(FILES)
+    for file in FILES:
+        assert public_functions(folder / file) == public_functions(ROOT / "backends" / "torch" / file), file
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_every_backend_exports_the_whole_contract(name: str) -> None:
+    wanted = {member for member in vars(contract.Backend) if not member.startswith("_")} | {"Trainer"}
+    tree = ast.parse((ROOT / "backends" / name / "__init__.py").read_text())
+    exported = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+    )
+    assert set(exported) == wanted
+
+
+def test_common_imports_no_framework() -> None:
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for folder in ("common", "scripts")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__main__.py"
+    )
+    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\nprint(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    frameworks = {name for required in backends.REQUIRED_MODULES.values() for name in required}
+    assert not frameworks & set(result.stdout.split())
+
+
+def test_files_stay_short_enough_to_read() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    for name in listed:
+        path = ROOT / name
+        if path.suffix == ".py" and path.exists():
+            assert path.read_text().count("\n") <= 400, name

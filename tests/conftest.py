@@ -1,0 +1,44 @@
+"""Options and fixtures that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import backends
+from common.folder import ImageData, read_folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=backends.NAMES, help="the backend that tests/backends examines")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("FINE_TUNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def write_pictures(root: Path, classes: list[str], train: int, test: int, size: tuple[int, int] = (80, 72)) -> Path:
+    """A small data set: noisy pictures whose tint tells the class."""
+    generator = np.random.default_rng(7)
+    for split, count in (("train", train), ("test", test)):
+        for label, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 200, (size[1], size[0], 3))
+                pixels[..., label % 3] += 50
+                coarse = Image.fromarray(pixels.astype(np.uint8)).resize((8, 8)).resize(size, Image.Resampling.BICUBIC)
+                coarse.save(folder / f"{index:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    """Two classes of 11 training and 7 test pictures, 80 x 72 px: batches of 8 leave incomplete last ones."""
+    root = write_pictures(tmp_path_factory.mktemp("pictures"), ["hotdog", "not-hotdog"], train=11, test=7)
+    return read_folder(root, progress=False)
