@@ -193,7 +193,11 @@ def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str,
         }
     shapes = {
         name: list(backend.head_shape(network)) if network is not None else None
-        for name, network in (("source", models.pretrained), ("fine-tune", models.fine_tune), ("scratch", models.scratch))
+        for name, network in (
+            ("source", models.pretrained),
+            ("fine-tune", models.fine_tune),
+            ("scratch", models.scratch),
+        )
     }
     return {
         "architecture": heads["architecture"],

@@ -64,7 +64,8 @@ class Predictions:
         """Mean cross-entropy."""
         shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return float(-log_probabilities[np.arange(len(self.labels)), self.labels].mean())
+        # Adding 0.0 turns -0.0 into 0.0.
+        return float(-log_probabilities[np.arange(len(self.labels)), self.labels].mean()) + 0.0
 
 
 @dataclass

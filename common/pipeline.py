@@ -76,10 +76,11 @@ def train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterator[tuple[Images, Labels]]:
     """Shuffled, augmented batches: float32 images (N, H, W, 3) and int64 labels (N,); the last may be smaller."""
+
+    def load(index: int) -> Images:
+        return train_image(open_rgb(samples[index].path), transform, spec.seed, epoch, index)
+
     order = epoch_order(len(samples), spec.seed, epoch)
-    load: Callable[[int], Images] = lambda index: train_image(  # noqa: E731
-        open_rgb(samples[index].path), transform, spec.seed, epoch, index
-    )
     return _batches(load, samples, [int(index) for index in order], spec)
 
 
@@ -87,7 +88,10 @@ def test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterator[tuple[Images, Labels]]:
     """Batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,)."""
-    load: Callable[[int], Images] = lambda index: test_image(open_rgb(samples[index].path), transform)  # noqa: E731
+
+    def load(index: int) -> Images:
+        return test_image(open_rgb(samples[index].path), transform)
+
     return _batches(load, samples, range(len(samples)), spec)
 
 
@@ -144,9 +148,7 @@ def normalise(image: Image.Image, transform: Transform) -> Images:
     return np.ascontiguousarray((pixels * np.float32(transform.scale) - mean) / std, np.float32)
 
 
-def ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, look_ahead: int
-) -> Iterator[Result]:
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int, look_ahead: int) -> Iterator[Result]:
     """`map` in the order of `items`, computed up to `look_ahead` results early by `workers` threads (0: none).
 
     Pillow gives up the interpreter lock while it decodes and resizes, so threads are enough.

@@ -19,7 +19,12 @@ SOURCE_CLASSES = 1000
 BATCH_NORM_EPSILON = 1e-5
 # How much of a batch's statistics enters the running ones at each step.
 BATCH_NORM_MOMENTUM = 0.1
-_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet18_v2": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet50_keras": (3, 4, 6, 3)}
+_BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet18_v2": (2, 2, 2, 2),
+    "resnet50": (3, 4, 6, 3),
+    "resnet50_keras": (3, 4, 6, 3),
+}
 ARCHITECTURES = tuple(_BLOCKS)
 _CHANNELS = (64, 128, 256, 512)
 

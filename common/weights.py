@@ -170,7 +170,9 @@ def read(path: Path) -> Checkpoint:
         raise UserError(f"{path}: the tensors cannot be read: {error}") from error
     arrays = {
         # torch counts batches for a mode of BatchNorm that this network does not use.
-        name: array.astype(np.float32) for name, array in stored.items() if not name.endswith("num_batches_tracked")
+        name: array.astype(np.float32)
+        for name, array in stored.items()
+        if not name.endswith("num_batches_tracked")
     }
     return Checkpoint(header, arrays)
 

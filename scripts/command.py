@@ -67,4 +67,5 @@ def backend_wanted(arguments: list[str]) -> str | None:
         return None
     preset = value_of(arguments, "--preset")
     in_preset = read_preset(preset)["spec"] if preset in preset_names() else {}
-    return value_of(arguments, "--backend") or in_preset.get("backend", "torch")
+    backend = value_of(arguments, "--backend")
+    return in_preset.get("backend", "torch") if backend is None else backend

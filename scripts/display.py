@@ -45,7 +45,9 @@ class RichWatch(Watch):
         self.progress.update(self.task, advance=steps, description=text)
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
-        console.print(f"{describe(metrics)}   [dim]{metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s[/]")
+        console.print(
+            f"{describe(metrics)}   [dim]{metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s[/]"
+        )
 
 
 def show_runs(records: dict[str, RunRecord]) -> None:
@@ -103,13 +105,15 @@ def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console)
     row = findings["hotdog"]
     if row:
         numbers = ", ".join(f"{value:.4f}" for value in row["first_values"])
-        to.print(f"\nrow {row['index']} of the source head is {row['name']!r}: [{numbers}, ...], length {row['norm']:.4f}")
+        to.print(
+            f"\nrow {row['index']} of the source head is {row['name']!r}: [{numbers}, ...], length {row['norm']:.4f}"
+        )
     else:
         to.print("\nno class of the source weights is called hotdog")
 
 
 def write_grid(path: Path, rows: Sequence[tuple[str, Sequence[Sample]]], side: int = 180) -> None:
-    """Write rows of square thumbnails, a class name above each row, as PNG. Raises UserError if it cannot be written."""
+    """Write rows of square thumbnails as PNG, a class name above each row. Raises UserError if that fails."""
     gap, heading = 10, 34
     width = max(len(samples) for _, samples in rows) * (side + gap) + gap
     sheet = Image.new("RGB", (width, len(rows) * (heading + side + gap)), "white")

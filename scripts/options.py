@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 import tyro
 
@@ -57,17 +57,82 @@ class InspectOptions(SpecOptions):
     """Print JSON instead of tables."""
 
 
+@dataclass
+class ExperimentOfCrosscheck:
+    """What is compared."""
+
+    data: str = "demo"
+    """Data set, folder or .zip, as for scripts.run."""
+    weights: str = "distilled"
+    """Source weights, as for scripts.run."""
+    image_size: int = 128
+    """Side of the images, in pixels."""
+    batch_size: int = 32
+    """Images a step."""
+    steps: int = 20
+    """Training steps in lockstep."""
+    short: bool = False
+    """Only the few ways to train that together touch every definition."""
+    train_limit: int | None = 200
+    """Training images of the epoch that is compared; a batch stays incomplete."""
+    test_limit: int | None = 200
+    """Test images of the epoch that is compared."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to run."""
+
+    def probe_arguments(self) -> list[str]:
+        """These options as a command line of scripts.probe."""
+        names = ("data", "weights", "image_size", "batch_size", "steps", "train_limit", "test_limit", "device")
+        arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
+        return [*arguments, *(["--short"] if self.short else [])]
+
+
+@dataclass
+class CrosscheckOptions(ExperimentOfCrosscheck):
+    """Check that the backends agree: facts, logits, gradients, training in lockstep, and a whole epoch.
+
+    Exits with 1 if a check fails.
+    """
+
+    backends: tuple[str, ...] = ()
+    """The backends to compare; by default those whose environments are built."""
+    output: Path = Path("runs/crosscheck")
+    """Folder for the probes and crosscheck.json."""
+
+
+@dataclass
+class ProbeOptions(ExperimentOfCrosscheck):
+    """One backend's part of crosscheck: write a probe file."""
+
+    backend: Literal["torch", "keras", "jax", "mxnet"] = "torch"
+    """The backend to probe."""
+    precision: Literal["fp32", "fp64"] = "fp32"
+    """Arithmetic of the probe."""
+    output: Path = Path("probe.npz")
+    """File to write."""
+
+    def spec(self) -> ExperimentSpec:
+        """The experiment of these options, with the book's hyper-parameters."""
+        names = ("data", "weights", "image_size", "batch_size", "train_limit", "test_limit", "device")
+        return ExperimentSpec(
+            backend=self.backend, precision=self.precision, **{name: getattr(self, name) for name in names}
+        )
+
+
 Options = TypeVar("Options", bound=SpecOptions)
 
 
 def parse(kind: type[Options], command: str, arguments: list[str], strategy: str | None = None) -> Options:
     """The options of `arguments` over the preset they name. Raises UserError for a value that is not allowed; exits
     with code 2 for options that do not exist, and with 0 after --help."""
-    preset = value_of(arguments, "--preset") or IMPLICIT_PRESET
+    preset = value_of(arguments, "--preset")
+    preset = IMPLICIT_PRESET if preset is None else preset
     if preset not in preset_names():
         raise UserError(f"--preset {preset}: the presets are {', '.join(preset_names())}")
     given = value_of(arguments, "--strategy")
-    defaults = kind(spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset)
+    defaults = kind(
+        spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset
+    )
     return tyro.cli(kind, prog=f"python -m scripts.{command}", args=arguments, default=defaults)
 
 

@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> int:
     records: dict[str, RunRecord] = {}
     for run, folder in zip(runs, folders, strict=True):
         spec = run.spec
-        console.print(f"\n[bold]{spec.strategy}[/], {spec.backend}, {spec.model}, weights {spec.weights}", soft_wrap=True)
+        console.print(
+            f"\n[bold]{spec.strategy}[/], {spec.backend}, {spec.model}, weights {spec.weights}", soft_wrap=True
+        )
         command = ["python", "-m", "scripts.run", *arguments]
         with RichWatch() as watch:
             records[str(folder / RECORD)] = experiment.run(spec, folder, watch, command, run.overwrite)

@@ -74,7 +74,7 @@ def test_native_test_images_equal_the_shared_ones(backend, spec, squares, test_r
 
 @pytest.mark.parametrize("test_resize", ["short_side", "squash"])
 def test_native_resizing_keeps_or_squashes_the_aspect(backend, spec, tmp_path, test_resize) -> None:
-    """A picture twice as wide as high, black but for a white left quarter: squashed, a piece of it stays in the crop."""
+    """A picture twice as wide as high, its left quarter white: squashed, a piece of that stays in the crop."""
     pixels = np.zeros((100, 200, 3), np.uint8)
     pixels[:, :50] = 255
     Image.fromarray(pixels).save(tmp_path / "wide.png")

@@ -62,8 +62,8 @@ def test_optimizers_follow_the_definitions(backend, models, spec, batch, optimiz
     model = models.fine_tune
     names = ("fc.weight", "layer4.1.conv2.weight", "layer1.0.bn1.weight", "bn1.bias")
     trainer = backend.Trainer(model, changed, phase)
-    first = {name: 0.0 for name in names}
-    second = {name: 0.0 for name in names}
+    first = dict.fromkeys(names, 0.0)
+    second = dict.fromkeys(names, 0.0)
     for step in range(1, 4):
         before = backend.to_arrays(model)
         gradients = backend.gradients(model, changed, phase, *batch)

@@ -97,5 +97,6 @@ def test_drawing_leaves_the_callers_script_alone(tmp_path):
     )
     root = Path(demo.__file__).parents[2]
     done = subprocess.run([sys.executable, script], env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
-    assert done.stdout == "run\n" and done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "run\n"
     assert len(list((tmp_path / "out").rglob("*.png"))) == 8

@@ -65,7 +65,9 @@ def test_normalisation_is_what_the_weights_say() -> None:
     expected = (np.array([1, 128 / 255, 0]) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(pipeline.normalise(image, rgb)[2, 1], expected, rtol=1e-6)
     caffe = pipeline.transform_for(ExperimentSpec(backend="keras", model="resnet50", weights="imagenet"))
-    np.testing.assert_allclose(pipeline.normalise(image, caffe)[2, 1], [0 - 103.939, 128 - 116.779, 255 - 123.68], rtol=1e-6)
+    np.testing.assert_allclose(
+        pipeline.normalise(image, caffe)[2, 1], [0 - 103.939, 128 - 116.779, 255 - 123.68], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("size", "resized"), [((200, 100), (144, 72)), ((90, 90), (72, 72)), ((72, 301), (72, 301))])
@@ -82,7 +84,10 @@ def test_centre_crop_is_at_the_centre() -> None:
 
 
 def test_sizes_follow_the_weights_in_proportion() -> None:
-    assert (pipeline.transform_for(ExperimentSpec()).image_size, pipeline.transform_for(ExperimentSpec()).resize_size) == (128, 146)
+    assert (
+        pipeline.transform_for(ExperimentSpec()).image_size,
+        pipeline.transform_for(ExperimentSpec()).resize_size,
+    ) == (128, 146)
     half = pipeline.transform_for(ExperimentSpec(image_size=64))
     assert (half.image_size, half.resize_size) == (64, 73)
 
@@ -115,7 +120,9 @@ def test_extreme_pictures_are_cropped_too(size: tuple[int, int]) -> None:
 def test_half_of_the_images_are_mirrored() -> None:
     pixels = np.zeros((72, 72, 3), np.uint8)
     pixels[:, 36:] = 255
-    transform = Transform(72, 72, "resize_random_crop", "squash", True, *(PLAIN.channel_order, 1.0, PLAIN.mean, PLAIN.std))
+    transform = Transform(
+        72, 72, "resize_random_crop", "squash", True, *(PLAIN.channel_order, 1.0, PLAIN.mean, PLAIN.std)
+    )
     image = Image.fromarray(pixels)
     mirrored = [pipeline.train_image(image, transform, 0, 1, sample)[0, 0, 0] > 0 for sample in range(400)]
     assert 160 < sum(mirrored) < 240

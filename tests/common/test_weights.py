@@ -82,7 +82,10 @@ def test_torchs_batch_counters_are_ignored(tmp_path: Path, arrays: weights.Array
     [
         (lambda a: a.pop("layer3.1.bn2.bias"), "layer3.1.bn2.bias is missing"),
         (lambda a: a.update({"extra": np.zeros(3, np.float32)}), "extra belongs to no parameter"),
-        (lambda a: a.update({"bn1.weight": np.zeros(65, np.float32)}), r"bn1.weight has shape \(65,\), expected \(64,\)"),
+        (
+            lambda a: a.update({"bn1.weight": np.zeros(65, np.float32)}),
+            r"bn1.weight has shape \(65,\), expected \(64,\)",
+        ),
         (lambda a: a.update({"bn1.weight": np.zeros(64, np.int32)}), "bn1.weight has dtype I32"),
         (lambda a: a.update({"bn1.weight": np.full(64, np.nan, np.float32)}), "bn1.weight holds values that are not"),
         (lambda a: a.update({"conv1.weight": a["conv1.weight"].transpose(2, 3, 1, 0)}), "conv1.weight has shape"),
@@ -110,9 +113,14 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"<!DOCTYPE html><html>404</html>", b"\x80\x04\x95" + b"pickle" * 20, struct.pack("<Q", 9) + b"{not json" + b" " * 9,
-     struct.pack("<Q", 9) + b'{"a": 12}' + b" " * 9, struct.pack("<Q", 4) + b"1234" + b" " * 9],
-)  # fmt: skip
+    [
+        b"<!DOCTYPE html><html>404</html>",
+        b"\x80\x04\x95" + b"pickle" * 20,
+        struct.pack("<Q", 9) + b"{not json" + b" " * 9,
+        struct.pack("<Q", 9) + b'{"a": 12}' + b" " * 9,
+        struct.pack("<Q", 4) + b"1234" + b" " * 9,
+    ],
+)
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)

@@ -26,6 +26,15 @@ jax-cuda = ["jax[cuda13]"]
 torch = ["torch"]
 mxnet = ["mxnet==1.9.1"]
 """
+FAKE_BUILD = """
+import sys, time
+from scripts import environment_builder
+def create(interpreter, folder):
+    python = environments.environment_python(folder.name)
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+environment_builder._create = create
+"""
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="replaces the process with a script, as POSIX can")
 
 
@@ -141,8 +150,10 @@ def test_another_base_interpreter_replaces_the_environment(builds, tmp_path):
     python.unlink()
     python.symlink_to(tmp_path / "python3.99")
     assert environments.ready_python("jax") is None
+    environments.write_stamp("jax", environments.make_stamp("jax", cuda=False))
+    assert environments.ready_python("jax") == python
     (tmp_path / "python3.99").unlink()
-    assert environments.ready_python("jax") is None
+    assert environments.ready_python("jax") is None, "the Python under it was removed"
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"cuda": false}'])
@@ -196,38 +207,25 @@ def test_an_environment_is_not_replaced_from_inside(builds, monkeypatch):
 
 @posix_only
 def test_a_killed_build_is_begun_anew_and_its_lock_is_free(root, builds):
-    process = run_python(
-        """
-        import time
-        from scripts import environment_builder
-        environment_builder._create = lambda interpreter, folder: None
+    code = """
         environment_builder._install = lambda name, packages: print("installing", flush=True) or time.sleep(60)
         environments.ensure("jax")
-        """,
-        root,
-    )
+        """
+    process = run_python(FAKE_BUILD + textwrap.dedent(code), root)
     assert process.stdout.readline() == "installing\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert environments.environment_python("jax").exists()
     assert environments.ready_python("jax") is None
     environments.ensure("jax")
     assert len(builds) == 1
 
 
 def test_of_two_processes_one_builds_and_the_other_waits(root):
-    code = """
-        import sys, time
-        from scripts import environment_builder
-        def create(interpreter, folder):
-            python = environments.environment_python(folder.name)
-            python.parent.mkdir(parents=True)
-            python.symlink_to(sys.executable)
-        def install(name, packages):
-            print("built", flush=True)
-            time.sleep(1)
-        environment_builder._create, environment_builder._install = create, install
+    code = FAKE_BUILD + textwrap.dedent("""
+        environment_builder._install = lambda name, packages: print("built", flush=True) or time.sleep(1)
         print(environments.ensure("jax").name)
-        """
+        """)
     first = run_python(code, root)
     assert first.stdout.readline() == "built\n"
     second = run_python(code, root)
@@ -240,6 +238,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(root):
 
 def test_a_python_that_is_too_old_is_told_so(monkeypatch, capsys):
     monkeypatch.setattr(sys, "version_info", (3, 8, 18))
+    monkeypatch.setattr(environments, "missing_modules", lambda backend: [])
     with pytest.raises(SystemExit) as exit_info:
         environments.hand_over("run", "torch", [])
     assert exit_info.value.code == 1
@@ -327,7 +326,7 @@ def test_a_command_goes_on_in_its_environment_from_the_same_folder(root):
         environments.hand_over("run", "jax", ["--backend", "jax", "two words"])
         """,
         root,
-        PYTHONPATH=os.pathsep.join([str(CHECKOUT), "theirs"]),
+        PYTHONPATH=os.pathsep.join([str(CHECKOUT), str(root), "theirs"]),
     )
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 7

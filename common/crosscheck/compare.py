@@ -1,0 +1,158 @@
+"""The comparison of the backends' probes: every number beside the yardstick, and the farthest pair."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.crosscheck.probe import Arrays
+from common.crosscheck.scenarios import YARDSTICK_BACKEND, Scenario
+
+# A backend's float32 run may be this many times as far from the float64 run as torch's float32 run is: rounding
+# differs with the order of summation, and its growth over the steps is of the same kind in every framework.
+FACTOR = 3.0
+# Below this, a distance is that of a few float32 roundings (6e-8 each) and says nothing: torch may have been lucky.
+FLOOR = 2e-6
+# One pass forward, or forward and back, through 18 layers in float32, on real photographs: 1e-6 is typical.
+ONE_PASS = 1e-5
+# Twenty steps amplify the rounding of one pass, most with batch statistics.
+LOSS_PER_STEP = 1e-4
+STATISTICS = 1e-4
+
+
+@dataclass
+class Check:
+    """One line of the table."""
+
+    name: str
+    passed: bool
+    distances: dict[str, float] = field(default_factory=dict)
+    """Backend -> relative distance to the yardstick."""
+    allowed: float | None = None
+    farthest: tuple[str, str, float] | None = None
+    """The two backends that are farthest from each other, and their relative distance."""
+    note: str = ""
+
+
+@dataclass
+class Probe:
+    """One probe as read from its file."""
+
+    facts: dict[str, Any]
+    arrays: Arrays
+
+
+def compare(probes: dict[str, Probe], yardstick: Probe, scenarios: tuple[Scenario, ...]) -> list[Check]:
+    """All checks over the float32 probes of the backends, against torch's float64 probe."""
+    checks = [*_facts(probes), _top1("zero-shot top-1", "zero-shot", probes, yardstick)]
+    checks.append(_distance("logits", _single("logits"), probes, yardstick, ONE_PASS))
+    for mode in ("train", "frozen"):
+        gradients = _group(f"gradient, {mode}/")
+        checks.append(_distance(f"gradients, {mode} statistics", gradients, probes, yardstick, ONE_PASS))
+    for scenario in scenarios:
+        for what, allowed in (("losses", LOSS_PER_STEP), ("parameters", None), ("statistics", STATISTICS)):
+            choose = _single(f"{scenario.name}/losses") if what == "losses" else _group(f"{scenario.name}/{what}/")
+            measure = _largest_relative if what == "losses" else _relative_l2
+            checks.append(_distance(f"{scenario.name}: {what}", choose, probes, yardstick, allowed, measure))
+    checks.append(_same("epoch: test labels", {name: probe.arrays["epoch/labels"] for name, probe in probes.items()}))
+    checks.append(_top1("epoch: test predictions", "epoch/logits", probes, yardstick))
+    return checks
+
+
+def _facts(probes: dict[str, Probe]) -> list[Check]:
+    """What must be equal to the last digit."""
+    checks = []
+    for name in ("parameters_by_stage", "class_to_idx", "hotdog_index", "hotdog_name", "pixels"):
+        checks.append(_same(name.replace("_", " "), {b: probe.facts[name] for b, probe in probes.items()}))
+    shapes = {b: {k: sorted(shape) for k, shape in p.facts["head_shapes"].items()} for b, p in probes.items()}
+    checks.append(_same("head shapes, as (classes, features)", shapes))
+    checks.append(_same("hot-dog row of the source head", {b: p.arrays["hotdog row"] for b, p in probes.items()}))
+    return checks
+
+
+def _same(name: str, values: dict[str, Any]) -> Check:
+    first = next(iter(values))
+    different = [
+        other for other, value in values.items()
+        if not (np.array_equal(value, values[first]) if isinstance(value, np.ndarray) else value == values[first])
+    ]  # fmt: skip
+    note = f"{', '.join(different)} differ from {first}" if different else "equal"
+    return Check(name, not different, note=note)
+
+
+Chooser = Callable[[Arrays], dict[str, NDArray[Any]]]
+Measure = Callable[[dict[str, NDArray[Any]], dict[str, NDArray[Any]]], float]
+
+
+def _distance(
+    name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, absolute: float | None,
+    measure: Measure | None = None,
+) -> Check:  # fmt: skip
+    measure = measure or _relative_l2
+    chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
+    true = choose(yardstick.arrays)
+    distances = {backend: measure(values, true) for backend, values in chosen.items()}
+    allowed = max(FACTOR * distances[YARDSTICK_BACKEND], FLOOR)
+    pairs = [(a, b, measure(chosen[a], chosen[b])) for a, b in itertools.combinations(chosen, 2)]
+    farthest = max(pairs, key=lambda pair: pair[2], default=None)
+    near = all(distance <= allowed for distance in distances.values())
+    # Written so that NaN fails.
+    together = absolute is None or all(pair[2] <= absolute for pair in pairs)
+    note = "" if together else f"a pair is over the absolute limit of {absolute:g}"
+    return Check(name, near and together, distances, allowed, farthest, note)
+
+
+def _top1(name: str, key: str, probes: dict[str, Probe], yardstick: Probe) -> Check:
+    """The same class on top for every image, except where the yardstick's two best classes are nearer to each other
+    than rounding is allowed to move them."""
+    true = yardstick.arrays[key]
+    if any(probe.arrays[key].shape != true.shape for probe in probes.values()):
+        return Check(name, False, note="not the same number of images")
+    errors = {backend: float(np.abs(probe.arrays[key] - true).max()) for backend, probe in probes.items()}
+    ordered = np.sort(true, axis=1)
+    tie = ordered[:, -1] - ordered[:, -2] <= 2 * FACTOR * max(errors[YARDSTICK_BACKEND], FLOOR * np.abs(true).max())
+    wrong, excused = {}, 0
+    for backend, probe in probes.items():
+        differs = probe.arrays[key].argmax(axis=1) != true.argmax(axis=1)
+        wrong[backend] = int((differs & ~tie).sum())
+        excused += int((differs & tie).sum())
+    note = f"{len(true)} images, {excused} near-ties differ"
+    if any(wrong.values()):
+        note = ", ".join(f"{backend}: {count} of {len(true)} differ" for backend, count in wrong.items() if count)
+    scale = float(np.linalg.norm(true))
+    distances = {b: float(np.linalg.norm(p.arrays[key] - true)) / scale for b, p in probes.items()}
+    return Check(name, not any(wrong.values()), distances, None, None, note)
+
+
+def _single(key: str) -> Chooser:
+    return lambda arrays: {key: arrays[key]}
+
+
+def _group(prefix: str) -> Chooser:
+    return lambda arrays: {name: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _relative_l2(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
+    """The largest relative L2 distance of a tensor; infinite where tensors are missing.
+
+    A tensor that is nothing but rounding (a gradient that is zero in exact arithmetic) counts by the group's scale.
+    """
+    if values.keys() != true.keys():
+        return float("inf")
+    norms = {name: float(np.linalg.norm(array)) for name, array in true.items()}
+    smallest = 1e-4 * max(norms.values(), default=0.0)
+    return max(
+        float(np.linalg.norm(values[name].astype(np.float64) - true[name])) / max(norms[name], smallest, 1e-30)
+        for name in true
+    )
+
+
+def _largest_relative(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
+    """The largest relative difference of two series of numbers."""
+    (first,), (second,) = values.values(), true.values()
+    return float(np.max(np.abs(first - second) / np.abs(second)))

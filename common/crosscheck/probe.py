@@ -1,0 +1,145 @@
+"""What one backend says of the experiment: a file of arrays and facts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common import experiment, fit, groups, imagenet, pipeline, resnet, weights
+from common.crosscheck.scenarios import Scenario, sample
+from common.fit import Watch
+from common.folder import ImageData
+from common.spec import ExperimentSpec
+from common.weights import write_atomically
+
+if TYPE_CHECKING:
+    from backends.contract import Backend
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Quiet(Watch):
+    """Says nothing."""
+
+    def on_epoch(self, metrics: fit.EpochMetrics, predictions: fit.Predictions) -> None:
+        pass
+
+
+def probe(
+    backend: Backend, spec: ExperimentSpec, data: ImageData, steps: int, scenarios: Sequence[Scenario]
+) -> tuple[dict[str, Any], Arrays]:
+    """Facts (plain values) and arrays of one backend."""
+    device = backend.prepare(spec)
+    batches = list(itertools.islice(shared_batches(spec, data), steps))
+    facts, arrays = describe(backend, spec, data, batches[0])
+    facts["device"] = {"kind": device.kind, "name": device.name}
+    arrays.update(first_batch(backend, spec, batches[0]))
+    for scenario in scenarios:
+        arrays.update(lockstep(backend, scenario, spec, batches))
+    arrays.update(whole_epoch(backend, spec, data))
+    return facts, arrays
+
+
+def shared_batches(spec: ExperimentSpec, data: ImageData) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Full batches of the shared pipeline, epoch after epoch."""
+    transform = pipeline.transform_for(spec)
+    for epoch in itertools.count(1):
+        for images, labels in pipeline.train_batches(spec, transform, data.train, epoch):
+            if len(labels) == spec.batch_size:
+                yield images, labels
+
+
+def describe(
+    backend: Backend, spec: ExperimentSpec, data: ImageData, batch: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[dict[str, Any], Arrays]:
+    """Shapes, counts and names, the hot-dog row, and the source network's logits on one batch (zero-shot)."""
+    models = backend.build_models(spec)
+    checkpoint = weights.read_for(spec)
+    names = checkpoint.header.class_names if checkpoint else imagenet.class_names()
+    index = imagenet.hotdog_index(names)
+    counts = experiment.count_parameters(spec, backend, models.fine_tune)
+    facts = {
+        "backend": spec.backend,
+        "precision": spec.precision,
+        "versions": backend.versions(),
+        "head_shapes": {
+            "source": list(backend.head_shape(models.pretrained)),
+            "fine-tune": list(backend.head_shape(models.fine_tune)),
+        },
+        "parameters_by_stage": counts["parameters_by_stage"],
+        "class_to_idx": data.class_to_idx,
+        "hotdog_index": index,
+        "hotdog_name": names[index],
+        "pixels": hashlib.sha256(batch[0].tobytes()).hexdigest(),
+    }
+    images, _ = backend.from_shared(*batch)
+    return facts, {
+        "hotdog row": backend.class_weight(models.pretrained, index),
+        "zero-shot": backend.logits(models.pretrained, images),
+    }
+
+
+def first_batch(backend: Backend, spec: ExperimentSpec, batch: tuple[NDArray[Any], NDArray[Any]]) -> Arrays:
+    """Logits of the new network and the gradients of the loss by parameter, before any step."""
+    model = backend.build_models(spec).fine_tune
+    images, labels = backend.from_shared(*batch)
+    arrays: Arrays = {"logits": backend.logits(model, images)}
+    for mode in ("train", "frozen"):
+        changed = spec.replace(batch_norm=mode)
+        (phase,) = groups.phases(changed)
+        for name, gradient in backend.gradients(model, changed, phase, images, labels).items():
+            arrays[f"gradient, {mode}/{name}"] = sample(gradient)
+    return arrays
+
+
+def lockstep(
+    backend: Backend, scenario: Scenario, base: ExperimentSpec, batches: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+) -> Arrays:
+    """Loss per step (mean over the batch), and parameters and statistics after the last step."""
+    spec = scenario.spec(base)
+    models = backend.build_models(spec)
+    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    phases = groups.phases(spec)
+    losses = []
+    for number, phase in enumerate(phases):
+        trainer = backend.Trainer(model, spec, phase)
+        share = batches[number * len(batches) // len(phases) : (number + 1) * len(batches) // len(phases)]
+        for images, labels in share:
+            trainer.train_step(*backend.from_shared(images, labels))
+            losses.append(trainer.read_sums()[0] / len(labels))
+    arrays: Arrays = {f"{scenario.name}/losses": np.array(losses)}
+    for name, array in backend.to_arrays(model).items():
+        kind = "statistics" if resnet.is_statistic(name) else "parameters"
+        arrays[f"{scenario.name}/{kind}/{name}"] = sample(array)
+    return arrays
+
+
+def whole_epoch(backend: Backend, spec: ExperimentSpec, data: ImageData) -> Arrays:
+    """The test logits after one epoch of the whole experiment, incomplete last batches and all."""
+    changed = spec.replace(epochs=1)
+    model = backend.build_models(changed).fine_tune
+    history = backend.train_fine_tuning(model, changed, data, watch=Quiet())
+    assert history.test is not None
+    return {"epoch/logits": history.test.logits, "epoch/labels": history.test.labels}
+
+
+def write(path: Path, facts: dict[str, Any], arrays: Arrays) -> None:
+    """Write a probe as .npz, the facts as JSON in its entry `facts`."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
+    write_atomically(path, stream.getvalue())
+
+
+def read(path: Path) -> tuple[dict[str, Any], Arrays]:
+    """What `write` wrote."""
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return json.loads(str(arrays.pop("facts"))), arrays

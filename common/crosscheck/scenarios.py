@@ -1,0 +1,62 @@
+"""What crosscheck examines: the experiment, the ways of training it, and how much of each array a probe keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.spec import ExperimentSpec
+
+# The backend whose float64 run is the yardstick.
+YARDSTICK_BACKEND = "torch"
+# Entries of each tensor that a probe keeps: enough that any change of layout, rate or decay shows in them.
+SAMPLED_ENTRIES = 4096
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way of training in lockstep."""
+
+    name: str
+    changes: dict[str, Any]
+
+    def spec(self, base: ExperimentSpec) -> ExperimentSpec:
+        return base.replace(**self.changes)
+
+
+# The book's learning rate for the sum over 128 images is 5e-5; 6.4e-3 is the same for the mean.
+SCENARIOS = (
+    Scenario("sgd, sum", {}),
+    Scenario("sgd, sum, frozen statistics", {"batch_norm": "frozen"}),
+    Scenario("sgd, mean", {"loss_reduction": "mean", "learning_rate": 6.4e-3}),
+    Scenario(
+        "sgd, mean, frozen statistics", {"loss_reduction": "mean", "learning_rate": 6.4e-3, "batch_norm": "frozen"}
+    ),
+    Scenario("momentum", {"optimizer": "momentum"}),
+    Scenario("momentum, frozen statistics", {"optimizer": "momentum", "batch_norm": "frozen"}),
+    Scenario("adam", {"optimizer": "adam", "learning_rate": 1e-5}),
+    Scenario("adam, frozen statistics", {"optimizer": "adam", "learning_rate": 1e-5, "batch_norm": "frozen"}),
+    Scenario("warm-up", {"strategy": "warm-up", "epochs": 2, "warm_up_epochs": 1}),
+    Scenario("discriminative", {"strategy": "discriminative"}),
+    Scenario("feature extraction", {"strategy": "feature-extraction"}),
+    Scenario("last two stages", {"strategy": "partial"}),
+    Scenario("from scratch", {"strategy": "scratch", "learning_rate": 5e-4}),
+)
+SHORT = ("sgd, sum", "sgd, mean, frozen statistics", "momentum", "adam, frozen statistics", "warm-up", "discriminative")
+
+
+def chosen(short: bool) -> tuple[Scenario, ...]:
+    """All scenarios, or the few that together touch every definition."""
+    return tuple(scenario for scenario in SCENARIOS if not short or scenario.name in SHORT)
+
+
+def sample(array: NDArray[Any]) -> NDArray[Any]:
+    """A fixed choice of entries of an array, all of them if it is small: (entries,)."""
+    flat = array.reshape(-1)
+    if flat.size <= SAMPLED_ENTRIES:
+        return flat.copy()
+    chosen_entries = np.random.default_rng(flat.size).random(SAMPLED_ENTRIES) * flat.size
+    return flat[chosen_entries.astype(np.int64)].copy()

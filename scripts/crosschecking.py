@@ -1,0 +1,98 @@
+"""The parts of `scripts.crosscheck`: finding backends, running probes, showing the comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+import backends
+from common.crosscheck.compare import Check, Probe
+from common.crosscheck.scenarios import YARDSTICK_BACKEND
+from common.errors import RunError, UserError
+from common.weights import write_atomically
+from scripts.display import console
+from scripts.environments import project_variables, ready_python
+from scripts.options import CrosscheckOptions
+
+
+def find_backends(wanted: tuple[str, ...]) -> list[str]:
+    """The backends to compare: those wanted, or all whose environment is built; torch first, the yardstick needs it.
+
+    Raises UserError for a name that is no backend, or where there is nothing to compare.
+    """
+    for name in wanted:
+        if name not in backends.NAMES:
+            raise UserError(f"--backends {name}: the backends are {', '.join(backends.NAMES)}")
+    found = [name for name in backends.NAMES if (name in wanted if wanted else ready_python(name) is not None)]
+    if YARDSTICK_BACKEND not in found:
+        found.insert(0, YARDSTICK_BACKEND)
+    if len(found) < 2:
+        raise UserError(
+            "only one backend's environment is built, so there is nothing to compare; name others to have theirs "
+            "built: --backends torch jax"
+        )
+    return found
+
+
+def run_probe(options: CrosscheckOptions, backend: str, precision: str) -> Path:
+    """Run one backend's probe in its environment; the path of its file. Raises RunError if it fails."""
+    path = options.output / f"probe-{backend}-{precision}.npz"
+    path.unlink(missing_ok=True)
+    command = [
+        sys.executable, "-m", "scripts.probe", "--backend", backend, "--precision", precision, "--output", str(path),
+        *options.probe_arguments(),
+    ]  # fmt: skip
+    start = time.perf_counter()
+    with console.status(f"{backend}, {precision}: {options.steps} steps of each way to train"):
+        result = subprocess.run(command, env={**os.environ, **project_variables()}, check=False)
+    if result.returncode or not path.exists():
+        raise RunError(f"the probe of {backend} failed (exit code {result.returncode}); its message is above")
+    console.print(f"probed {backend}, {precision}, in {time.perf_counter() - start:.0f} s")
+    return path
+
+
+def show(checks: list[Check], probes: dict[str, Probe]) -> None:
+    """The table: for each check every backend's distance to the yardstick, and the pair that is farthest apart."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("check", overflow="fold")
+    for backend in probes:
+        table.add_column(backend, justify="right")
+    table.add_column("allowed", justify="right")
+    table.add_column("farthest pair")
+    for check in checks:
+        pair = f"{check.farthest[0]}-{check.farthest[1]} {check.farthest[2]:.1e}" if check.farthest else ""
+        table.add_row(
+            "[green]ok[/]" if check.passed else "[bold red]NO[/]",
+            check.name,
+            *(f"{check.distances[b]:.1e}" if b in check.distances else "" for b in probes),
+            f"{check.allowed:.1e}" if check.allowed is not None else "",
+            "; ".join(filter(None, (pair, check.note))),
+        )
+    console.print()
+    console.print("Relative distance of each backend's float32 run to torch's float64 run, and of the farthest pair:\n")
+    console.print(table, soft_wrap=True)
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        console.print(f"\n[bold red]{len(failed)} of {len(checks)} checks failed[/]: {failed[0].name}, ...")
+    else:
+        console.print(f"\n[green]All {len(checks)} checks passed[/] for {', '.join(probes)}.")
+
+
+def write_json(path: Path, options: CrosscheckOptions, checks: list[Check], probes: dict[str, Probe]) -> None:
+    """The same as JSON."""
+    content = {
+        "passed": all(check.passed for check in checks),
+        "options": json.loads(json.dumps(asdict(options), default=str)),
+        "backends": {name: probe.facts for name, probe in probes.items()},
+        "checks": [asdict(check) for check in checks],
+    }
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    console.print(f"as JSON: {path}", style="dim", soft_wrap=True)
