@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +82,32 @@ def read_record(path: Path) -> RunRecord:
         return RunRecord(**values)
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{path}: a damaged run record: {error}") from error
+
+
+def find_records(paths: Sequence[Path]) -> list[Path]:
+    """The `record.json` files among and below `paths`, sorted within each; raises UserError where there is none."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        below = sorted(path.rglob(RECORD)) if path.is_dir() else [path]
+        if not below or not below[0].exists():
+            raise UserError(f"{path}: there is no {RECORD} here; `python -m scripts.run` makes one")
+        found.update(dict.fromkeys(below))
+    if not found:
+        raise UserError("name at least one record, or a folder with records")
+    return list(found)
+
+
+def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """Field of the spec -> its value in each record, for the fields that are not the same in all.
+
+    Backend, strategy and seed are left out, and so are places of files: they are what a comparison varies.
+    """
+    varied = ("backend", "strategy", "seed", "data_url", "data_sha1", "workers")
+    specs = [record.spec.to_dict() for record in records]
+    fields = [name for name in specs[0] if name not in varied]
+    return {
+        name: [spec[name] for spec in specs] for name in fields if any(spec[name] != specs[0][name] for spec in specs)
+    }
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

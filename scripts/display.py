@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.fit import EpochMetrics, Predictions, Watch, describe
 from common.folder import Sample
 from common.images import open_rgb
-from common.record import RunRecord
+from common.record import RunRecord, differences
 from common.spec import ExperimentSpec, preset_names, read_preset
 
 console = Console(highlight=False)
@@ -77,6 +77,32 @@ def show_runs(records: dict[str, RunRecord]) -> None:
         console.print(f"[yellow]{first.data['skipped_images']} unreadable images were skipped[/]")
     for path in records:
         console.print(f"record: {path}", style="dim", soft_wrap=True)
+
+
+def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
+    """A line a record, sorted by strategy and backend, and below it in which other fields the specs differ."""
+    headings = ("strategy", "backend", "seed", "test accuracy", "test loss", "images/s", "device", "status")
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    chosen = sorted(records.items(), key=lambda item: (item[1].spec.strategy, item[1].spec.backend, item[1].spec.seed))
+    for _, record in chosen:
+        last = record.epochs[-1] if record.epochs else None
+        table.add_row(
+            record.spec.strategy,
+            record.spec.backend,
+            str(record.spec.seed),
+            f"{last.test_accuracy:.3f}" if last else "-",
+            f"{last.test_loss:.3f}" if last else "-",
+            f"{record.timing['images_per_second']:.1f}" if "images_per_second" in record.timing else "-",
+            record.environment["device"]["kind"],
+            record.status,
+        )
+    to.print(table)
+    different = differences([record for _, record in chosen])
+    if different:
+        to.print("\nThe experiments differ in more than strategy, backend and seed:")
+    for name, values in different.items():
+        shown = sorted({f"{value}" for value in values})
+        to.print(f"  {name}: {', '.join(shown)}", soft_wrap=True)
 
 
 def show_presets() -> None:

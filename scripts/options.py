@@ -119,6 +119,14 @@ class ProbeOptions(ExperimentOfCrosscheck):
         )
 
 
+@dataclass
+class CompareOptions:
+    """Hold run records side by side: accuracy, loss, speed, and in what their experiments differ."""
+
+    records: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    """Records, or folders that are searched for them."""
+
+
 Options = TypeVar("Options", bound=SpecOptions)
 
 

@@ -30,6 +30,16 @@ def backend(backend_name: str) -> Backend:
     return loaded
 
 
+@pytest.fixture(autouse=True)
+def skip_without_gpu(request: pytest.FixtureRequest) -> None:
+    """Tests marked `gpu` run where the backend sees one."""
+    if request.node.get_closest_marker("gpu") is None:
+        return
+    loaded, name = request.getfixturevalue("backend"), request.getfixturevalue("backend_name")
+    if loaded.prepare(ExperimentSpec(backend=name, device="auto")).kind != "gpu":
+        pytest.skip("needs a GPU")
+
+
 @pytest.fixture(scope="session")
 def spec(backend_name: str) -> ExperimentSpec:
     """A small experiment on the CPU."""

@@ -1,0 +1,128 @@
+"""The project's chores. `python3 noxfile.py [nox arguments]` needs nothing but Python 3.11; `nox` does the same.
+
+The environments are those of `scripts/environments.py`: built once, shared by all sessions and commands. So no
+session here has one of nox's own, and an `environment-<name>` session is only for building one by itself:
+
+    python3 noxfile.py                                      lint, types and all tests
+    python3 noxfile.py -s environment-jax -- --cuda         the CUDA variant, which later sessions keep
+    python3 noxfile.py -s tests-torch -- -k freeze          some tests of one backend
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+import backends  # noqa: E402
+from scripts import environments  # noqa: E402
+
+if __name__ == "__main__":
+    environments.start_nox(sys.argv[1:])
+
+import nox  # noqa: E402
+
+nox.options.sessions = [
+    "lint",
+    "types",
+    "tests-common",
+    *(f"tests-{name}" for name in backends.NAMES),
+    "crosscheck-short",
+]
+# Enough to see every definition, in a few minutes.
+SHORT_CROSSCHECK = ("--short", "--image-size", "64", "--batch-size", "8", "--steps", "6", "--train-limit", "50")
+
+
+def python_of(session: nox.Session, name: str) -> str:
+    """The interpreter of environment `name`, built first if need be; skips the session if no Python can run it."""
+    try:
+        return str(environments.ensure(name))
+    except environments.InterpreterMissing as missing:
+        session.skip(str(missing))
+    except environments.EnvironmentFailed as failed:
+        session.error(str(failed))
+
+
+def run_command(session: nox.Session, command: str) -> None:
+    """Run `scripts.<command>` with the session's arguments, from where nox was called; it finds its own environment."""
+    with session.chdir(session.invoked_from):
+        arguments = ["-m", f"scripts.{command}", *session.posargs]
+        session.run(sys.executable, "-P", *arguments, env=environments.project_variables(), external=True)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Check the code's style and format (ruff)."""
+    python = python_of(session, "tools")
+    session.run(python, "-m", "ruff", "check", ".", external=True)
+    session.run(python, "-m", "ruff", "format", "--check", ".", external=True)
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check the types (mypy)."""
+    session.run(python_of(session, "tools"), "-m", "mypy", external=True)
+
+
+@nox.session(name="tests-common", venv_backend="none")
+def tests_common(session: nox.Session) -> None:
+    """Test what knows no framework."""
+    command = ["-m", "pytest", "tests/common", "tests/scripts", *session.posargs]
+    session.run(python_of(session, "tools"), *command, external=True)
+
+
+@nox.session(name="crosscheck-short", venv_backend="none")
+def crosscheck_short(session: nox.Session) -> None:
+    """Check in a few minutes that all backends compute the same."""
+    command = ["-m", "scripts.crosscheck", *SHORT_CROSSCHECK, "--output", session.create_tmp()]
+    session.run(python_of(session, "tools"), *command, external=True)
+
+
+def add_sessions_of_backend(name: str) -> None:
+    """Define `tests-<name>`."""
+
+    def tests(session: nox.Session) -> None:
+        command = ["-m", "pytest", "tests/backends", "--backend", name, *session.posargs]
+        session.run(python_of(session, name), *command, external=True)
+
+    tests.__doc__ = f"Test the {name} backend in its environment."
+    nox.session(name=f"tests-{name}", venv_backend="none")(tests)
+
+
+def add_environment_session(name: str) -> None:
+    """Define `environment-<name>`."""
+
+    def environment(session: nox.Session) -> None:
+        unknown = set(session.posargs) - {"--cuda", "--no-cuda"}
+        if unknown:
+            session.error(f"unknown arguments: {', '.join(sorted(unknown))}; there are --cuda and --no-cuda")
+        cuda = True if "--cuda" in session.posargs else False if "--no-cuda" in session.posargs else None
+        try:
+            python = environments.ensure(name, cuda=cuda)
+        except environments.EnvironmentFailed as failed:
+            session.error(str(failed))
+        session.log(f"{python} is ready")
+
+    environment.__doc__ = f"Build the {name} environment unless it is ready; with -- --cuda its CUDA variant."
+    nox.session(name=f"environment-{name}", venv_backend="none")(environment)
+
+
+def add_command_session(name: str, summary: str) -> None:
+    """Define the session `name`, which runs `scripts.<name>`."""
+
+    def command(session: nox.Session) -> None:
+        run_command(session, name)
+
+    command.__doc__ = summary
+    nox.session(name=name, venv_backend="none")(command)
+
+
+for _name in backends.NAMES:
+    add_sessions_of_backend(_name)
+for _name in environments.ENVIRONMENTS:
+    add_environment_session(_name)
+add_command_session("run", "Run the experiment: -- --backend torch ...")
+add_command_session("compare", "Run several backends and compare them: -- ...")
+add_command_session("crosscheck", "Check that all backends compute the same: -- ...")
