@@ -1,0 +1,178 @@
+"""Crosscheck finds deliberate faults: a sound PyTorch against one that is broken in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common import imagenet
+from common.crosscheck import compare, probe, scenarios
+from common.crosscheck.compare import Probe
+from common.errors import RunError
+from common.folder import ImageData
+from common.spec import ExperimentSpec
+
+SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in ("sgd, sum", "strong decay", "momentum"))
+
+
+@pytest.fixture(autouse=True)
+def only_torch(backend_name: str) -> None:
+    if backend_name != "torch":
+        pytest.skip("faults are planted in the PyTorch backend")
+
+
+@pytest.fixture(scope="session")
+def examine(backend, pictures: ImageData) -> Callable[..., Probe]:
+    """Probe the backend as it is now."""
+
+    def examine(precision: str = "fp32") -> Probe:
+        spec = ExperimentSpec(
+            data="pictures", image_size=64, batch_size=8, device="cpu", workers=0, precision=precision
+        )  # fmt: skip
+        return Probe(*probe.probe(backend, spec, pictures, 4, SCENARIOS))
+
+    return examine
+
+
+@pytest.fixture(scope="session")
+def sound(examine) -> tuple[Probe, Probe]:
+    """The yardstick, and float32 without a fault."""
+    return examine("fp64"), examine()
+
+
+@pytest.fixture
+def failures(examine, sound) -> Callable[[], list[str]]:
+    """The checks that fail with what is broken now."""
+
+    def failures() -> list[str]:
+        yardstick, torch = sound
+        checks = compare.compare({"torch": torch, "broken": examine()}, yardstick, SCENARIOS)
+        return [check.name for check in checks if not check.passed]
+
+    return failures
+
+
+def change_networks(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> None:
+    """Every ResNet-18 that is built is passed through `change`."""
+    from backends.torch import models
+
+    build = models.BUILDERS["resnet18"]
+
+    def changed(**options: Any) -> Any:
+        network = build(**options)
+        change(network)
+        return network
+
+    monkeypatch.setitem(models.BUILDERS, "resnet18", changed)
+
+
+def batch_norms(network: Any) -> list[Any]:
+    return [layer for name, layer in network.named_modules() if "bn" in name or name.endswith("downsample.1")]
+
+
+def test_no_fault_no_failure(failures) -> None:
+    assert failures() == []
+
+
+def test_wrong_index(monkeypatch, failures) -> None:
+    monkeypatch.setattr(imagenet, "hotdog_index", lambda names: 713)
+    assert failures() == ["hotdog index", "hotdog name", "hot-dog row of the source head"]
+
+
+def test_wrong_momentum(monkeypatch, failures) -> None:
+    """Each batch weighs 90 %, as in flaxmodels."""
+
+    def change(network: Any) -> None:
+        for layer in batch_norms(network):
+            layer.momentum = 0.9
+
+    change_networks(monkeypatch, change)
+    failed = failures()
+    assert "sgd, sum: statistics" in failed
+    assert "sgd, sum: losses" not in failed
+
+
+def test_biased_variance(monkeypatch, backend, failures) -> None:
+    pending = []
+
+    def note(layer: Any, inputs: Any, output: Any) -> None:
+        if layer.training:
+            count = inputs[0].numel() // inputs[0].shape[1]
+            pending.append((layer, inputs[0].detach().var((0, 2, 3), unbiased=False) / (count - 1)))
+
+    def change(network: Any) -> None:
+        for layer in batch_norms(network):
+            layer.register_forward_hook(note)
+
+    step = backend.Trainer.train_step
+
+    def biased_step(trainer: Any, images: Any, labels: Any) -> None:
+        pending.clear()
+        step(trainer, images, labels)
+        for layer, excess in pending:
+            layer.running_var -= layer.momentum * excess
+
+    change_networks(monkeypatch, change)
+    monkeypatch.setattr(backend.Trainer, "train_step", biased_step)
+    failed = failures()
+    assert "sgd, sum: statistics" in failed
+    assert "sgd, sum: losses" not in failed
+
+
+def test_swapped_channels(monkeypatch, backend, failures) -> None:
+    take = backend.from_shared
+    monkeypatch.setattr(backend, "from_shared", lambda images, labels: take(images[..., ::-1].copy(), labels))
+    failed = failures()
+    assert "logits" in failed
+    assert "pixels" not in failed
+
+
+def test_padding_off_by_one(monkeypatch, failures) -> None:
+    """Four pixels left and above, two right and below, instead of three all round: TensorFlow's habit with strides."""
+    from torch.nn import functional
+
+    def change(network: Any) -> None:
+        network.conv1.register_forward_pre_hook(lambda layer, inputs: functional.pad(inputs[0], (1, -1, 1, -1)))
+
+    change_networks(monkeypatch, change)
+    assert "logits" in failures()
+
+
+def test_no_decay_in_one_group(monkeypatch, failures) -> None:
+    from backends.torch import training
+
+    make = training.make_optimizer
+
+    def without_decay(*arguments: Any) -> Any:
+        optimizer = make(*arguments)
+        optimizer.param_groups[2]["weight_decay"] = 0.0
+        return optimizer
+
+    monkeypatch.setattr(training, "make_optimizer", without_decay)
+    assert "strong decay: parameters" in failures()
+
+
+def test_head_at_the_backbones_rate(monkeypatch, failures) -> None:
+    from backends.torch import training
+
+    make = training.make_optimizer
+
+    def one_rate(*arguments: Any) -> Any:
+        optimizer = make(*arguments)
+        optimizer.param_groups[-1]["lr"] = optimizer.param_groups[0]["lr"]
+        return optimizer
+
+    monkeypatch.setattr(training, "make_optimizer", one_rate)
+    assert "sgd, sum: losses" in failures()
+
+
+@pytest.mark.parametrize("split", ["train_batches", "test_batches"])
+def test_dropped_last_batch(monkeypatch, examine, split) -> None:
+    from common import fit
+
+    whole = getattr(fit, split)
+    monkeypatch.setattr(fit, split, lambda *arguments: list(whole(*arguments))[:-1])
+    with pytest.raises(RunError, match="of 22 training|of 14 test"):
+        examine()
