@@ -80,7 +80,7 @@ def show_runs(records: dict[str, RunRecord]) -> None:
 
 
 def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
-    """A line a record, sorted by strategy and backend, and below it in which other fields the specs differ."""
+    """A line a record, sorted by strategy and backend, and below it in what else the runs of a strategy differ."""
     headings = ("strategy", "backend", "seed", "test accuracy", "test loss", "images/s", "device", "status")
     table = Table(*headings, box=None, pad_edge=False, padding=(0, 3, 0, 0))
     chosen = sorted(records.items(), key=lambda item: (item[1].spec.strategy, item[1].spec.backend, item[1].spec.seed))
@@ -97,12 +97,12 @@ def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
             record.status,
         )
     to.print(table)
-    different = differences([record for _, record in chosen])
-    if different:
-        to.print("\nThe experiments differ in more than strategy, backend and seed:")
-    for name, values in different.items():
-        shown = sorted({f"{value}" for value in values})
-        to.print(f"  {name}: {', '.join(shown)}", soft_wrap=True)
+    for strategy in dict.fromkeys(record.spec.strategy for _, record in chosen):
+        different = differences([record for _, record in chosen if record.spec.strategy == strategy])
+        if different:
+            to.print(f"\nThe runs of {strategy} differ in more than backend and seed:")
+        for name, values in different.items():
+            to.print(f"  {name}: {', '.join(sorted({str(value) for value in values}))}", soft_wrap=True)
 
 
 def show_presets() -> None:

@@ -226,6 +226,10 @@ def encrypted_member() -> bytes:
     return bytes(content)
 
 
+def repeated_member() -> bytes:
+    return zip_of({"train/a.jpg": b"one", "train/b.jpg": b"two"}).replace(b"train/b.jpg", b"train/a.jpg")
+
+
 def damaged_member() -> bytes:
     content = bytearray(zip_of({"train/a/b.jpg": os.urandom(5000), "train/a/c.jpg": os.urandom(5000)}))
     content[7000] ^= 0xFF
@@ -237,11 +241,12 @@ def damaged_member() -> bytes:
     [
         (zip_of({"train/a.jpg": b"x", "../out.jpg": b"x"}), "'../out.jpg' would be written outside"),
         (zip_of({"train/../../out.jpg": b"x"}), "would be written outside"),
-        (zip_of({"/tmp/out.jpg": b"x"}), "would be written outside"),
+        (zip_of({"/out.jpg": b"x"}), "would be written outside"),
         (zip_of({"C:/out.jpg": b"x"}), "would be written outside"),
         (zip_of({"train\\..\\..\\out.jpg": b"x"}), "would be written outside"),
         (link_member(), "'train/link' is a link or device"),
-        (encrypted_member(), "is encrypted"),
+        (encrypted_member(), "is refused: its entry .* is encrypted"),
+        (repeated_member(), "holds two entries for train/a.jpg"),
         (damaged_member(), "is no zip, or a damaged one"),
         (GOOD[: len(GOOD) // 2], "is no zip, or a damaged one"),
         (b"not a zip at all", "is no zip, or a damaged one"),

@@ -59,7 +59,7 @@ def test_every_food_draws_something_at_every_tilt(food):
         canvas.pixels[:] = 128
         food(canvas, demo.Pose(32, 32, 40, 0.4, tilt))
         assert np.isfinite(canvas.pixels).all()
-        assert (np.abs(canvas.pixels - 128).max(axis=2) > 10).mean() > 0.04
+        assert (np.abs(canvas.pixels - 128).max(axis=0) > 10).mean() > 0.04
 
 
 def test_at_least_twelve_other_foods():
@@ -71,7 +71,7 @@ def test_the_classes_share_their_mean_colour():
         np.mean([np.asarray(demo.picture(label, number, size=24)).mean(axis=(0, 1)) for number in range(60)], axis=0)
         for label in (0, 1)
     ]
-    assert np.abs(means[0] - means[1]).max() < 25
+    assert np.abs(means[0] - means[1]).max() < 30
 
 
 @pytest.mark.parametrize("numbers", [(1, 6, 32), (6, 0, 32), (6, 6, 8)])

@@ -1,0 +1,25 @@
+"""Fine-tuning with JAX, Flax, Optax and flaxmodels."""
+
+from backends.jax.inputs import from_shared, native_test_batches, native_train_batches
+from backends.jax.models import build_models, class_weight, head_shape
+from backends.jax.runtime import peak_gpu_memory, prepare, versions
+from backends.jax.training import Trainer, gradients, logits, train_fine_tuning
+from backends.jax.weights import load_arrays, to_arrays
+
+__all__ = [
+    "Trainer",
+    "build_models",
+    "class_weight",
+    "from_shared",
+    "gradients",
+    "head_shape",
+    "load_arrays",
+    "logits",
+    "native_test_batches",
+    "native_train_batches",
+    "peak_gpu_memory",
+    "prepare",
+    "to_arrays",
+    "train_fine_tuning",
+    "versions",
+]

@@ -1,0 +1,124 @@
+"""The source network, the network to fine-tune and the network to train from scratch, from flaxmodels."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import flaxmodels
+import h5py
+import jax
+import numpy as np
+from flaxmodels.resnet.resnet import URLS
+from numpy.typing import NDArray
+
+from backends.contract import Models
+from backends.jax.runtime import dtype_of, find_device
+from backends.jax.weights import read_flaxmodels_file, to_arrays, to_torchvision, to_variables
+from common import resnet, weights
+from common.errors import UserError
+from common.spec import ExperimentSpec
+from common.weights import Arrays
+
+BUILDERS = {"resnet18": flaxmodels.ResNet18, "resnet50": flaxmodels.ResNet50}
+
+
+@dataclass
+class Model:
+    """A network and its numbers, which Flax keeps apart: the module is a description, the same at any step.
+
+    Training replaces the trees of numbers and gives their old memory away: keep copies (`to_arrays`), not the trees.
+    """
+
+    module: nn.Module
+    params: dict[str, Any]
+    """What is trained."""
+    batch_stats: dict[str, Any]
+    """BatchNorm's running means and variances."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Both trees as the module takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def build_models(spec: ExperimentSpec) -> Models:
+    """See `backends.contract.Backend.build_models`."""
+    shared = spec.initial_values == "shared"
+    pretrained = fine_tune = None
+    if spec.weights != "none":
+        source = source_arrays(spec)
+        head = resnet.initial_head(spec.model, spec.classes, spec.seed) if shared else native_head(spec)
+        pretrained = build_network(spec, source)
+        fine_tune = build_network(spec, {**source, **head})
+    scratch = resnet.initial_network(spec.model, spec.classes, spec.seed) if shared else native_network(spec)
+    return Models(pretrained, fine_tune, build_network(spec, scratch))
+
+
+def build_network(spec: ExperimentSpec, arrays: Arrays) -> Model:
+    """The network of `spec` with these numbers, on its device."""
+    module = make_module(spec, len(arrays["fc.bias"]))
+    variables = jax.device_put(to_variables(spec.model, arrays, dtype_of(spec)), find_device(spec))
+    return Model(module, variables["params"], variables["batch_stats"])
+
+
+def make_module(spec: ExperimentSpec, classes: int) -> nn.Module:
+    """The network without numbers."""
+    # With pretrained="imagenet" flaxmodels opens its weights file anew each time the module is applied.
+    return BUILDERS[spec.model](
+        output="logits", pretrained=None, normalize=False, num_classes=classes, dtype=dtype_of(spec)
+    )
+
+
+def source_arrays(spec: ExperimentSpec) -> Arrays:
+    """The numbers of the source network by torchvision's names."""
+    if spec.weights == "imagenet":
+        return zoo_arrays(spec)
+    checkpoint = weights.read_for(spec)
+    assert checkpoint is not None
+    return checkpoint.arrays
+
+
+def zoo_arrays(spec: ExperimentSpec) -> Arrays:
+    """The ImageNet weights of flaxmodels, downloaded once into the temporary folder, which is its default."""
+    url = URLS[spec.model]
+    path = f"{tempfile.gettempdir()}/flaxmodels/{spec.model}_weights.h5"
+    try:
+        with h5py.File(flaxmodels.utils.download(None, url), "r") as file:
+            arrays = read_flaxmodels_file(file, spec.model)
+    # flaxmodels stores whatever the server answers, so a damaged file shows itself only when it is read.
+    except (OSError, KeyError) as error:
+        raise UserError(
+            f"weights = 'imagenet': flaxmodels could not download and read {spec.model} ({type(error).__name__}). Where "
+            f"there is no network, use --weights distilled, or put the file behind {url} at {path} (delete a damaged "
+            "one there)"
+        ) from error
+    weights.check(arrays, resnet.shapes(spec.model), path)
+    return arrays
+
+
+def native_head(spec: ExperimentSpec) -> Arrays:
+    """A new head as the chapter has it: glorot-uniform weight and zero bias, drawn by JAX."""
+    key = jax.random.fold_in(jax.random.key(spec.seed), 1)
+    kernel = nn.initializers.glorot_uniform()(key, (resnet.features(spec.model), spec.classes))
+    return {"fc.weight": to_torchvision(kernel), "fc.bias": np.zeros(spec.classes, np.float32)}
+
+
+def native_network(spec: ExperimentSpec) -> Arrays:
+    """Random values of flaxmodels' own initialisers (LeCun-normal convolutions) under a new head."""
+    module = make_module(spec, spec.classes)
+    # lazy_init draws the parameters without running the network; their shapes do not depend on the image's size.
+    variables = module.lazy_init(jax.random.key(spec.seed), jax.ShapeDtypeStruct((1, 32, 32, 3), module.dtype))
+    return {**to_arrays(Model(module, variables["params"], variables["batch_stats"])), **native_head(spec)}
+
+
+def head_shape(model: Model) -> tuple[int, ...]:
+    """See `backends.contract.Backend.head_shape`: (features, classes) in Flax."""
+    return tuple(model.params["Dense_0"]["kernel"].shape)
+
+
+def class_weight(model: Model, index: int) -> NDArray:
+    """See `backends.contract.Backend.class_weight`."""
+    return np.array(model.params["Dense_0"]["kernel"][:, index], np.float32)

@@ -1,0 +1,70 @@
+"""Device, exact arithmetic and precision in JAX."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+
+import jax
+
+from backends.contract import Device
+from common.errors import UserError
+from common.spec import ExperimentSpec
+
+DTYPES = {"fp32": "float32", "fp64": "float64"}
+# XLA adds in any order on a GPU unless it is told not to.
+REPEATABLE = "--xla_gpu_deterministic_ops=true"
+
+
+def prepare(spec: ExperimentSpec) -> Device:
+    """See `backends.contract.Backend.prepare`.
+
+    JAX has no global generator to seed: every random draw here is given a key made from the seed.
+    """
+    # XLA reads its flags when the first device is asked for.
+    if REPEATABLE not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {REPEATABLE}".strip()
+    device = find_device(spec)
+    jax.config.update("jax_default_device", device)
+    # On a GPU the default is TF32; on a CPU this changes nothing.
+    jax.config.update("jax_default_matmul_precision", "highest")
+    # Without it JAX turns every float64 into a float32.
+    jax.config.update("jax_enable_x64", spec.precision == "fp64")
+    if device.platform == "gpu":
+        return Device("gpu", device.device_kind)
+    return Device("cpu", f"{os.cpu_count()} threads")
+
+
+def find_device(spec: ExperimentSpec) -> jax.Device:
+    """The JAX device that `spec.device` means; raises UserError for `gpu` where JAX sees none."""
+    if spec.device != "cpu":
+        try:
+            return jax.devices("gpu")[0]
+        except RuntimeError as error:
+            if spec.device == "gpu":
+                raise UserError(
+                    "device = 'gpu': JAX sees no GPU; `python3 noxfile.py -s environment-jax -- --cuda` installs the "
+                    "variant that uses one (it needs NVIDIA's driver), or use --device cpu"
+                ) from error
+    return jax.devices("cpu")[0]
+
+
+def dtype_of(spec: ExperimentSpec) -> str:
+    """The type of parameters and images; raises RuntimeError when `prepare` did not set JAX up for it."""
+    if jax.config.jax_enable_x64 != (spec.precision == "fp64"):
+        raise RuntimeError(f"JAX is not set up for {spec.precision}: call prepare(spec) first")
+    return DTYPES[spec.precision]
+
+
+def versions() -> dict[str, str]:
+    """See `backends.contract.Backend.versions`."""
+    return {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "flaxmodels", "grain")}
+
+
+def peak_gpu_memory() -> int | None:
+    """See `backends.contract.Backend.peak_gpu_memory`."""
+    device = jax.config.jax_default_device
+    if device is None or device.platform != "gpu":
+        return None
+    statistics = device.memory_stats() or {}
+    return statistics.get("peak_bytes_in_use")

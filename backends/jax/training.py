@@ -1,0 +1,245 @@
+"""Fine-tuning in JAX: parameter groups, one step, gradients, logits; each is a pure function that XLA compiles."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from flaxmodels.resnet import ops
+from jax import Array
+from numpy.typing import NDArray
+
+import backends.jax
+from backends.jax.models import Model
+from backends.jax.weights import flax_paths, to_torchvision
+from common import fit, groups, resnet
+from common.errors import UserError
+from common.fit import History, Watch
+from common.folder import ImageData
+from common.groups import STAGES, Phase
+from common.spec import ExperimentSpec
+
+Tree = dict[str, Any]
+
+
+def train_fine_tuning(
+    model: Model, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
+) -> History:
+    """See `backends.contract.Backend.train_fine_tuning`."""
+    return fit.fit(backends.jax, model, spec, data, param_group, watch)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a step is compiled for. Experiments with equal recipes share it; learning rates and decay may differ."""
+
+    optimizer: str
+    loss_reduction: str
+    trained_stages: tuple[str, ...]
+    frozen_statistics: frozenset[str]
+
+
+class Rates(NamedTuple):
+    """The numbers of the optimizer."""
+
+    learning_rates: dict[str, float | Array]
+    """By trained stage."""
+    weight_decay: float | Array
+
+
+class State(NamedTuple):
+    """All that a step changes."""
+
+    params: Tree
+    batch_stats: Tree
+    optimizer_state: optax.OptState
+    loss_sum: Array
+    correct: Array
+
+
+class Trainer:
+    """See `backends.contract.Trainer`."""
+
+    def __init__(self, model: Model, spec: ExperimentSpec, phase: Phase) -> None:
+        self.model = model
+        self.recipe = Recipe(spec.optimizer, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics)
+        learning_rates = {stage: spec.learning_rate * phase.multiples[stage] for stage in phase.trained_stages}
+        self.rates = Rates(learning_rates, spec.weight_decay)
+        optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
+        self.optimizer_state = optimizer.init(model.params)
+        self.loss_sum, self.correct = zero_sums()
+
+    def train_step(self, images: Array, labels: Array) -> None:
+        """See `backends.contract.Trainer.train_step`."""
+        model = self.model
+        state = State(model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct)
+        state = update(model.module, self.recipe, state, self.rates, images, labels)
+        model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct = state
+
+    def read_sums(self) -> tuple[float, int]:
+        """See `backends.contract.Trainer.read_sums`."""
+        sums = float(self.loss_sum), int(self.correct)
+        self.loss_sum, self.correct = zero_sums()
+        return sums
+
+
+# Donating the state lets XLA write the new parameters into the memory of the old ones.
+@functools.partial(jax.jit, static_argnames=("module", "recipe"), donate_argnames=("state",))
+def update(module: nn.Module, recipe: Recipe, state: State, rates: Rates, images: Array, labels: Array) -> State:
+    """One step: the state after it. Compiled once for each recipe and each shape of `images`."""
+    differentiated = jax.grad(loss_of, has_aux=True)
+    gradient, (losses, logits, batch_stats) = differentiated(
+        state.params, state.batch_stats, module, recipe.loss_reduction, recipe.frozen_statistics, images, labels
+    )
+    optimizer = make_optimizer(recipe, rates, module.architecture)
+    changes, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+    return State(
+        optax.apply_updates(state.params, changes),
+        batch_stats,
+        optimizer_state,
+        state.loss_sum + losses.sum(),
+        state.correct + (logits.argmax(axis=1) == labels).sum(),
+    )
+
+
+def make_optimizer(recipe: Recipe, rates: Rates, architecture: str) -> optax.GradientTransformation:
+    """One optimizer a trained stage; raises RuntimeError for a parameter in no stage or in two.
+
+    A frozen stage's changes are set to zero, and XLA leaves out the gradients that nothing reads any more.
+    """
+    transforms = {stage: optax.set_to_zero() for stage in STAGES}
+    for stage in recipe.trained_stages:
+        rate = rates.learning_rates[stage]
+        if recipe.optimizer == "adam":
+            descent = optax.adam(rate)
+        else:
+            descent = optax.sgd(rate, momentum=0.9 if recipe.optimizer == "momentum" else None)
+        transforms[stage] = optax.chain(optax.add_decayed_weights(rates.weight_decay), descent)
+    return optax.multi_transform(transforms, stage_labels(architecture))
+
+
+def stage_labels(architecture: str) -> Tree:
+    """The tree of parameters with the stage of each in its place."""
+    paths = {name: path for name, path in flax_paths(architecture).items() if not resnet.is_statistic(name)}
+    stages = groups.by_stage(paths)
+    if sorted(name for names in stages.values() for name in names) != sorted(paths):
+        raise RuntimeError("each trained parameter must be in exactly one parameter group")
+    return unflatten_dict({paths[name][1:]: stage for stage, names in stages.items() for name in names})
+
+
+def loss_of(
+    params: Tree,
+    batch_stats: Tree,
+    module: nn.Module,
+    reduction: str,
+    frozen_statistics: frozenset[str],
+    images: Array,
+    labels: Array,
+) -> tuple[Array, tuple[Array, Array, Tree]]:
+    """The loss that is differentiated, and with it the losses, logits and running statistics of the batch."""
+    logits, batch_stats = forward(module, params, batch_stats, frozen_statistics, images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return (losses.sum() if reduction == "sum" else losses.mean()), (losses, logits, batch_stats)
+
+
+def forward(
+    module: nn.Module, params: Tree, batch_stats: Tree, frozen_statistics: frozenset[str], images: Array
+) -> tuple[Array, Tree]:
+    """Logits and new running statistics; evaluation mode is nothing but frozen statistics in every stage."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    with nn.intercept_methods(batch_norm(module.architecture, frozen_statistics)):
+        logits, changed = module.apply(variables, images.astype(module.dtype), mutable=["batch_stats"])
+    return logits, changed["batch_stats"]
+
+
+def batch_norm(architecture: str, frozen_statistics: frozenset[str]) -> Callable[..., Any]:
+    """An interceptor that puts torch's BatchNorm in the place of flaxmodels'.
+
+    flaxmodels' own lets a batch replace nine tenths of the running statistics, keeps the biased variance, computes it
+    as a difference of large numbers, in float32 only, and has one mode for the whole network.
+    """
+    stages = {path[1:-1]: groups.stage_of(name) for name, path in flax_paths(architecture).items()}
+
+    def intercept(original: Callable[..., Any], arguments: tuple, keywords: dict, context: Any) -> Any:
+        layer = context.module
+        if not isinstance(layer, ops.BatchNorm):
+            return original(*arguments, **keywords)
+        (values,) = arguments
+        mean, variance = (layer.get_variable("batch_stats", name) for name in ("mean", "var"))
+        if stages[layer.path] not in frozen_statistics:
+            new_mean, new_variance = values.mean(axis=(0, 1, 2)), values.var(axis=(0, 1, 2))
+            keep_statistics(layer, mean, new_mean, variance, new_variance, values.size // values.shape[-1])
+            mean, variance = new_mean, new_variance
+        scale = layer.get_variable("params", "scale") * jax.lax.rsqrt(variance + resnet.BATCH_NORM_EPSILON)
+        return (values - mean) * scale + layer.get_variable("params", "bias")
+
+    return intercept
+
+
+def keep_statistics(
+    layer: nn.Module, mean: Array, new_mean: Array, variance: Array, new_variance: Array, count: int
+) -> None:
+    """Move a layer's running statistics a tenth of the way to those of a batch of `count` values a channel."""
+    if count == 1:
+        raise UserError("BatchNorm has one value a channel in this batch; choose another --batch-size or larger images")
+    share = resnet.BATCH_NORM_MOMENTUM
+    unbiased = new_variance * (count / (count - 1))
+    layer.put_variable("batch_stats", "mean", (1 - share) * mean + share * new_mean)
+    layer.put_variable("batch_stats", "var", (1 - share) * variance + share * unbiased)
+
+
+def gradients(model: Model, spec: ExperimentSpec, phase: Phase, images: Array, labels: Array) -> dict[str, NDArray]:
+    """See `backends.contract.Backend.gradients`."""
+    tree = compiled_gradients(
+        model.module, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, model.params,
+        model.batch_stats, images, labels,
+    )  # fmt: skip
+    return {name: to_torchvision(value) for name, value in tree.items()}
+
+
+@functools.partial(jax.jit, static_argnames=("module", "reduction", "trained_stages", "frozen_statistics"))
+def compiled_gradients(
+    module: nn.Module,
+    reduction: str,
+    trained_stages: tuple[str, ...],
+    frozen_statistics: frozenset[str],
+    params: Tree,
+    batch_stats: Tree,
+    images: Array,
+    labels: Array,
+) -> dict[str, Array]:
+    """The gradient by name of the trained parameter; XLA leaves out the others."""
+    gradient, _ = jax.grad(loss_of, has_aux=True)(
+        params, batch_stats, module, reduction, frozen_statistics, images, labels
+    )
+    flat = flatten_dict(gradient)
+    paths = flax_paths(module.architecture)
+    return {
+        name: flat[path[1:]]
+        for name, path in paths.items()
+        if not resnet.is_statistic(name) and groups.stage_of(name) in trained_stages
+    }
+
+
+def logits(model: Model, images: Array) -> NDArray[np.floating]:
+    """See `backends.contract.Backend.logits`."""
+    return np.array(compiled_logits(model.module, model.params, model.batch_stats, images))
+
+
+@functools.partial(jax.jit, static_argnames=("module",))
+def compiled_logits(module: nn.Module, params: Tree, batch_stats: Tree, images: Array) -> Array:
+    """Logits in evaluation mode."""
+    return forward(module, params, batch_stats, frozenset(STAGES), images)[0]
+
+
+def zero_sums() -> tuple[Array, Array]:
+    """A sum of losses and a number of correct answers, on the device."""
+    return jnp.zeros(()), jnp.zeros((), int)

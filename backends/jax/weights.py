@@ -1,0 +1,97 @@
+"""torchvision's names <-> the places of parameters and statistics in flaxmodels' trees."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import NDArray
+
+from common import resnet
+from common.weights import Arrays, to_channels_first, to_channels_last
+
+if TYPE_CHECKING:
+    from backends.jax.models import Model
+
+# Where an array lies in the variables of a Flax module: collection, layers, leaf.
+FlaxPath = tuple[str, ...]
+
+
+def to_arrays(model: Model) -> Arrays:
+    """See `backends.contract.Backend.to_arrays`."""
+    tree = flatten_dict(model.variables)
+    return {name: to_torchvision(tree[path]) for name, path in flax_paths(model.module.architecture).items()}
+
+
+def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """See `backends.contract.Backend.load_arrays`."""
+    tree = flatten_dict(model.variables)
+    paths = flax_paths(model.module.architecture)
+    for name, array in arrays.items():
+        old, new = tree[paths[name]], to_channels_last(array)
+        if old.shape != new.shape:
+            raise ValueError(f"{name} has shape {to_torchvision(old).shape}, not {array.shape}")
+        tree[paths[name]] = jnp.array(new, old.dtype)
+    variables = unflatten_dict(tree)
+    model.params, model.batch_stats = variables["params"], variables["batch_stats"]
+
+
+def to_variables(architecture: str, arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, Any]:
+    """All arrays of a network as the variables of its Flax module: `params` and `batch_stats`, copied."""
+    # jnp.array copies; jnp.asarray would share memory with NumPy, which training then gives away.
+    paths = flax_paths(architecture)
+    return unflatten_dict({paths[name]: jnp.array(to_channels_last(array), dtype) for name, array in arrays.items()})
+
+
+def to_torchvision(value: Any) -> NDArray[Any]:
+    """A parameter or statistic of Flax in torchvision's layout, copied."""
+    return np.array(to_channels_first(np.asarray(value)), order="C")
+
+
+@functools.cache
+def flax_paths(architecture: str) -> dict[str, FlaxPath]:
+    """torchvision's name -> where flaxmodels keeps it, in the order of the forward pass."""
+    names = resnet.shapes(architecture)
+    # Flax numbers the blocks, and in a block the layers of a kind, as they are called.
+    blocks = list(dict.fromkeys(tuple(name.split(".")[:2]) for name in names if name.startswith("layer")))
+    kind, convolutions = ("BasicBlock", 2) if architecture == "resnet18" else ("Bottleneck", 3)
+    paths = {}
+    for name in names:
+        *layer, leaf = name.split(".")
+        outer = [f"{kind}_{blocks.index((layer.pop(0), layer.pop(0)))}"] if layer[0].startswith("layer") else []
+        inner, collection, leaf = _flax_layer(".".join(layer), leaf, convolutions)
+        paths[name] = (collection, *outer, inner, leaf)
+    return paths
+
+
+def _flax_layer(layer: str, leaf: str, convolutions: int) -> tuple[str, str, str]:
+    if layer == "fc":
+        return "Dense_0", "params", {"weight": "kernel", "bias": "bias"}[leaf]
+    number = convolutions if layer.startswith("downsample") else int(layer[-1]) - 1
+    if layer.startswith("conv") or layer == "downsample.0":
+        return f"Conv_{number}", "params", "kernel"
+    collection = "batch_stats" if resnet.is_statistic(leaf) else "params"
+    leaf = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}[leaf]
+    return f"BatchNorm_{number}", collection, leaf
+
+
+def read_flaxmodels_file(file: h5py.File, architecture: str) -> Arrays:
+    """The arrays of a weights file of flaxmodels; raises KeyError for a file that lacks one.
+
+    The file has Flax's layout and the torchvision names of old, such as `layer2/block0/downsample/bn/scale`.
+    """
+    arrays = {}
+    for name, (*_, leaf) in flax_paths(architecture).items():
+        layers = name.split(".")[:-1]
+        if layers[0].startswith("layer"):
+            layers[1] = f"block{layers[1]}"
+        if "downsample" in layers:
+            layers[-1] = {"0": "conv", "1": "bn"}[layers[-1]]
+        stored = file["/".join([*layers, "weight" if leaf == "kernel" else leaf])]
+        arrays[name] = to_torchvision(np.asarray(stored, np.float32))
+    return arrays

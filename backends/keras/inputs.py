@@ -1,0 +1,113 @@
+"""Input pipelines in TensorFlow: the shared one's batches as tensors, and tf.data with tf.image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from common.folder import Sample
+from common.images import open_rgb
+from common.pipeline import CROP_AREA, CROP_RATIO, Images, Labels, Transform
+from common.spec import ExperimentSpec
+
+
+def from_shared(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor]:
+    """See `backends.contract.Backend.from_shared`: images stay (N, H, W, 3), in the main memory."""
+    with tf.device("/CPU:0"):
+        return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+
+
+def native_train_batches(
+    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+    """See `backends.contract.Backend.native_train_batches`."""
+
+    def augment(index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        # Stateless draws depend on nothing but their seed: here the epoch's, folded with the sample's index.
+        epoch_seed = tf.constant([spec.seed, epoch], tf.int64)
+        for_crop, for_flip = tf.unstack(tf.random.split(tf.random.fold_in(epoch_seed, index)))
+        if transform.train_crop == "random_resized_crop":
+            image = random_resized_crop(image, transform.image_size, for_crop)
+        else:
+            shape = (transform.image_size, transform.image_size, 3)
+            image = tf.image.stateless_random_crop(resize(image, transform), shape, for_crop)
+        return tf.image.stateless_random_flip_left_right(image, for_flip) if transform.flip else image
+
+    indices = tf.data.Dataset.range(len(samples))
+    seed = 1_000_003 * spec.seed + epoch
+    order = indices.shuffle(len(samples), seed=seed, reshuffle_each_iteration=False)
+    return batches(order, augment, spec, transform, samples)
+
+
+def native_test_batches(
+    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+    """See `backends.contract.Backend.native_test_batches`."""
+
+    def crop(index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize_with_crop_or_pad(resize(image, transform), transform.image_size, transform.image_size)
+
+    return batches(tf.data.Dataset.range(len(samples)), crop, spec, transform, samples)
+
+
+def batches(
+    order: tf.data.Dataset,
+    change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    spec: ExperimentSpec,
+    transform: Transform,
+    samples: Sequence[Sample],
+) -> tf.data.Dataset:
+    """Batches of the samples whose indices are `order`, each image changed by `change(index, image)`."""
+
+    def read(index: np.int64) -> NDArray[np.uint8]:
+        return np.array(open_rgb(samples[index].path))
+
+    def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Decoded like everywhere in this project: upright and RGB. Where operations are to be deterministic, tf.data
+        # runs a stateful function one call at a time; this one reads files and has no state.
+        image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
+        image = tf.ensure_shape(image, (None, None, 3))
+        image = tf.ensure_shape(change(index, image), (transform.image_size, transform.image_size, 3))
+        return normalise(image, transform), tf.gather(labels, index)
+
+    labels = tf.constant([sample.label for sample in samples], tf.int64)
+    options = tf.data.Options()
+    # As many threads as the spec says, where tf.data would choose a number by itself.
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = max(spec.workers, 1)
+    loaded = order.map(load, num_parallel_calls=spec.workers or None)
+    return loaded.batch(spec.batch_size).prefetch(2).with_options(options)
+
+
+def random_resized_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """A crop of random area and aspect ratio, resized to (size, size, 3). The whole image where no crop fits."""
+    begin, crop_size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=CROP_RATIO,
+        area_range=CROP_AREA,
+        max_attempts=10,
+    )
+    return tf.image.resize(tf.slice(image, begin, crop_size), (size, size))
+
+
+def resize(image: tf.Tensor, transform: Transform) -> tf.Tensor:
+    """Resize both sides, as the chapter does, or the short side. Bilinear; tf.image does not smooth before it."""
+    size = transform.resize_size
+    if transform.test_resize == "squash":
+        return tf.image.resize(image, (size, size))
+    sides = tf.shape(image)[:2]
+    return tf.image.resize(image, size * sides // tf.reduce_min(sides))
+
+
+def normalise(image: tf.Tensor, transform: Transform) -> tf.Tensor:
+    """The channel order, scale, mean and deviation of the weights."""
+    pixels = tf.cast(image, tf.float32)
+    if transform.channel_order == "BGR":
+        pixels = tf.reverse(pixels, axis=[-1])
+    return (pixels * transform.scale - tf.constant(transform.mean)) / tf.constant(transform.std)

@@ -1,0 +1,130 @@
+"""The source network, the network to fine-tune and the network to train from scratch, from KerasHub and
+keras.applications."""
+
+from __future__ import annotations
+
+import keras
+import keras_hub
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from backends.contract import Models
+from backends.keras.runtime import FLOAT_TYPES, find_device
+from backends.keras.weights import load_arrays, to_arrays
+from common import resnet, weights
+from common.errors import UserError
+from common.spec import ExperimentSpec
+
+# KerasHub's ImageNet weights for the ResNet-18: timm's a1_in1k, other numbers than torchvision's.
+HUB_PRESET = "resnet_18_imagenet"
+
+
+def build_models(spec: ExperimentSpec) -> Models:
+    """See `backends.contract.Backend.build_models`."""
+    architecture = resnet.architecture(spec.backend, spec.model)
+    with tf.device(find_device(spec)):
+        backbone = build_backbone(architecture)
+        pretrained = fine_tune = None
+        if spec.weights != "none":
+            source = read_source(spec)
+            pretrained = build_network(backbone, spec, len(source["fc.bias"]))
+            load_arrays(pretrained, source)
+            fine_tune = build_network(backbone, spec, spec.classes)
+            load_arrays(fine_tune, {name: array for name, array in source.items() if not name.startswith("fc.")})
+        scratch = build_network(backbone, spec, spec.classes)
+        # Otherwise Keras' own initial values stay: Glorot-uniform kernels and zero biases.
+        if spec.initial_values == "shared":
+            load_arrays(scratch, resnet.initial_network(architecture, spec.classes, spec.seed))
+            if fine_tune is not None:
+                load_arrays(fine_tune, resnet.initial_head(architecture, spec.classes, spec.seed))
+    return Models(pretrained, fine_tune, scratch)
+
+
+def build_backbone(architecture: str) -> keras.Model:
+    """The layers from the image to the feature vector."""
+    if architecture == "resnet50_keras":
+        return keras.applications.ResNet50(
+            include_top=False, weights=None, input_shape=(None, None, 3), pooling="avg", name=architecture
+        )
+    # torchvision's ResNet-18 in KerasHub's words.
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[2, 2, 2, 2],
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type="basic_block",
+        image_shape=(None, None, 3),
+    )
+    features = keras.layers.GlobalAveragePooling2D(name="avg_pool")(backbone.output)
+    return keras.Model(backbone.input, features, name=architecture)
+
+
+def build_network(backbone: keras.Model, spec: ExperimentSpec, classes: int) -> keras.Model:
+    """A new head on a copy of `backbone` with initial values of its own; its name is the architecture."""
+    copied = keras.models.clone_model(backbone, clone_function=lambda layer: convert_layer(layer, spec))
+    head = keras.layers.Dense(classes, dtype=FLOAT_TYPES[spec.precision], name="fc")
+    network = keras.Model(copied.input, head(copied.output), name=backbone.name)
+    # XLA would be compiled anew for every batch size, and its CPU convolutions are slower.
+    network.jit_compile = False
+    return network
+
+
+def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
+    """The same layer, not yet built, in the precision of `spec` and with torch's running statistics."""
+    config = {**layer.get_config(), "dtype": FLOAT_TYPES[spec.precision]}
+    if isinstance(layer, keras.layers.BatchNormalization):
+        # keras.applications leaves the momentum at 0.99, with which 80 steps hardly move the statistics.
+        return BatchNormalization.from_config({**config, "momentum": 1 - resnet.BATCH_NORM_MOMENTUM})
+    return type(layer).from_config(config)
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' layer, whose running variance takes the unbiased batch variance as torch's does.
+
+    As in Keras, `trainable = False` makes the layer use its running statistics and leave them as they are.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
+        before = tf.identity(self.moving_variance)
+        outputs = super().call(inputs, training, mask)
+        if training and self.trainable:
+            # Values a channel; of one alone there is no unbiased variance.
+            count = tf.cast(tf.maximum(tf.size(inputs) // inputs.shape[-1], 2), before.dtype)
+            from_batch = self.moving_variance - self.momentum * before
+            self.moving_variance.assign_add(from_batch / (count - 1))
+        return outputs
+
+
+def read_source(spec: ExperimentSpec) -> weights.Arrays:
+    """The numbers of the source network by torchvision's names."""
+    if spec.weights != "imagenet":
+        checkpoint = weights.read_for(spec)
+        assert checkpoint is not None
+        return checkpoint.arrays
+    architecture = resnet.architecture(spec.backend, spec.model)
+    try:
+        if architecture == "resnet18":
+            zoo = keras_hub.models.ImageClassifier.from_preset(HUB_PRESET, activation=None)
+            backbone = zoo.backbone
+            outputs = zoo.output_dense(zoo.pooler(backbone.output))
+        else:
+            backbone = zoo = keras.applications.ResNet50(weights="imagenet", classifier_activation=None)
+            outputs = zoo.output
+    except Exception as error:  # Kaggle's client, urllib and Keras each have their own
+        cache = "~/.cache/kagglehub" if architecture == "resnet18" else "~/.keras/models"
+        raise UserError(
+            f"weights = 'imagenet': Keras could not download {spec.model} ({type(error).__name__}: {error}). Where "
+            f"there is no network, use --model resnet18 --weights distilled, or copy {cache} from a machine that has it"
+        ) from error
+    return to_arrays(keras.Model(backbone.input, outputs, name=architecture))
+
+
+def head_shape(model: keras.Model) -> tuple[int, ...]:
+    """See `backends.contract.Backend.head_shape`: (features, classes) in Keras."""
+    return tuple(model.layers[-1].kernel.shape)
+
+
+def class_weight(model: keras.Model, index: int) -> NDArray:
+    """See `backends.contract.Backend.class_weight`."""
+    return model.layers[-1].kernel.numpy()[:, index].astype("float32")

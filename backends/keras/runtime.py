@@ -1,0 +1,77 @@
+"""Device, random seeds and exact arithmetic in Keras on TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from backends.contract import Device
+from common.errors import UserError
+from common.spec import ExperimentSpec
+
+
+@contextlib.contextmanager
+def without_messages() -> Iterator[None]:
+    """Drop what native code writes to stderr; Python's exceptions pass."""
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+# Keras reads its backend, and TensorFlow the others, when they are imported.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+# TensorFlow writes its greetings before it reads the log level.
+with without_messages():
+    import keras
+    import keras_hub
+    import tensorflow as tf
+
+# TensorFlow warns of retracing where several models are built in one process.
+tf.get_logger().setLevel("ERROR")
+
+FLOAT_TYPES = {"fp32": "float32", "fp64": "float64"}
+
+
+def prepare(spec: ExperimentSpec) -> Device:
+    """See `backends.contract.Backend.prepare`."""
+    gpu = find_device(spec) != "/CPU:0"
+    keras.utils.set_random_seed(spec.seed)
+    keras.config.set_floatx(FLOAT_TYPES[spec.precision])
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    if gpu:
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        return Device("gpu", details.get("device_name", "GPU"))
+    return Device("cpu", f"{tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()} threads")
+
+
+def find_device(spec: ExperimentSpec) -> str:
+    """The TensorFlow device that `spec.device` means; raises UserError for `gpu` where TensorFlow sees none."""
+    available = bool(tf.config.list_physical_devices("GPU"))
+    if spec.device == "gpu" and not available:
+        raise UserError(
+            "device = 'gpu': TensorFlow sees no GPU; use --device cpu, or install the CUDA variant with "
+            "`nox -s environment-keras -- --cuda` and a driver for the GPU"
+        )
+    return "/GPU:0" if available and spec.device != "cpu" else "/CPU:0"
+
+
+def versions() -> dict[str, str]:
+    """See `backends.contract.Backend.versions`."""
+    return {"keras": keras.__version__, "keras-hub": keras_hub.__version__, "tensorflow": tf.__version__}
+
+
+def peak_gpu_memory() -> int | None:
+    """See `backends.contract.Backend.peak_gpu_memory`."""
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])

@@ -1,0 +1,103 @@
+"""The source network, the network to fine-tune and the network to train from scratch, from Gluon's model zoo."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+from zipfile import BadZipFile
+
+import mxnet as mx
+from mxnet.gluon import HybridBlock
+from mxnet.gluon.model_zoo import model_store, vision
+from numpy.typing import NDArray
+
+from backends.contract import Models
+from backends.mxnet.runtime import DTYPES, find_device
+from backends.mxnet.weights import load_arrays, named_parameters, to_arrays
+from common import resnet, weights
+from common.errors import UserError
+from common.spec import ExperimentSpec
+
+# torchvision's ResNet-18 is Gluon's first version; the second, which the chapter uses, normalises before it convolves.
+ZOO_NAMES = {"resnet18": "resnet18_v1", "resnet18_v2": "resnet18_v2"}
+
+
+def build_models(spec: ExperimentSpec) -> Models:
+    """See `backends.contract.Backend.build_models`."""
+    pretrained = fine_tune = None
+    if spec.weights != "none":
+        pretrained = build_source(spec)
+        fine_tune = build_network(spec, spec.classes)
+        # The chapter shares `features` between the two networks, so that training one trains the other: copy instead.
+        source = to_arrays(pretrained)
+        load_arrays(fine_tune, {name: source[name] for name in source if not name.startswith("fc.")})
+        if spec.initial_values == "shared":
+            load_arrays(fine_tune, resnet.initial_head(spec.model, spec.classes, spec.seed))
+    scratch = build_network(spec, spec.classes)
+    if spec.initial_values == "shared":
+        load_arrays(scratch, resnet.initial_network(spec.model, spec.classes, spec.seed))
+    for model in (pretrained, fine_tune, scratch):
+        if model is not None:
+            model.cast(DTYPES[spec.precision])
+            model.collect_params().reset_ctx(find_device(spec))
+            compile_network(model)
+    return Models(pretrained, fine_tune, scratch)
+
+
+def build_network(spec: ExperimentSpec, classes: int) -> HybridBlock:
+    """A network with Gluon's initial values, Xavier's uniform ones for every weight, on the CPU."""
+    model = vision.get_model(ZOO_NAMES[spec.model], classes=classes)
+    # Gluon would learn its channels from the first batch; with the shapes at hand it need not wait for one.
+    for name, shape in resnet.shapes(spec.model, classes).items():
+        named_parameters(model)[name].shape = shape
+    model.initialize(mx.init.Xavier())
+    return model
+
+
+def build_source(spec: ExperimentSpec) -> HybridBlock:
+    """The source network with its numbers, on the CPU."""
+    if spec.weights == "imagenet":
+        model = build_network(spec, resnet.SOURCE_CLASSES)
+        model.load_parameters(str(download(ZOO_NAMES[spec.model])))
+        return model
+    checkpoint = weights.read_for(spec)
+    assert checkpoint is not None
+    model = build_network(spec, len(checkpoint.header.class_names))
+    load_arrays(model, checkpoint.arrays)
+    return model
+
+
+def download(zoo_name: str) -> Path:
+    """The file of a network of the model zoo, whose SHA-1 Gluon checks; downloaded if it is not there yet."""
+    file = Path(mx.base.data_dir(), "models", f"{zoo_name}-{model_store.short_hash(zoo_name)}.params")
+    if not file.exists():
+        print(f"downloading {file.name} from Gluon's model zoo", file=sys.stderr)
+    try:
+        # Gluon prints every failed attempt in full.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return Path(model_store.get_model_file(zoo_name, root=str(file.parent)))
+    except (OSError, RuntimeError, ValueError, BadZipFile) as error:
+        reason = error if isinstance(error, ValueError) else type(error).__name__
+        raise UserError(
+            f"weights = 'imagenet': Gluon could not download {zoo_name} ({reason}). Where there is no network, use "
+            f"--weights distilled with --model resnet18, or put {file.name} into {file.parent}; "
+            "the environment variable MXNET_GLUON_REPO names another server"
+        ) from error
+
+
+def compile_network(model: HybridBlock) -> None:
+    """Let MXNet run the network as one graph whose memory it plans ahead, anew for a batch of another size."""
+    # With static_shape too, reading running statistics does not wait for the backward pass that writes them.
+    model.hybridize(static_alloc=True)
+
+
+def head_shape(model: HybridBlock) -> tuple[int, ...]:
+    """See `backends.contract.Backend.head_shape`: (classes, features) in Gluon."""
+    return tuple(model.output.weight.shape)
+
+
+def class_weight(model: HybridBlock, index: int) -> NDArray:
+    """See `backends.contract.Backend.class_weight`."""
+    return model.output.weight.data()[index].asnumpy().astype("float32")

@@ -1,0 +1,78 @@
+"""Device, random seeds and exact arithmetic in MXNet. Importing this module is what imports MXNet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import warnings
+
+from backends.contract import Device
+from common.errors import UserError
+from common.spec import ExperimentSpec
+
+# The cores this process may use, where the operating system tells.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+# Read once, while MXNet is imported or first used; what the user has set stands.
+SETTINGS = {
+    # MXNet takes half of the cores unless told.
+    "OMP_NUM_THREADS": str(CORES),
+    # Threads that spin while they wait cost most of the speed when anything else wants the cores.
+    "OMP_WAIT_POLICY": "passive",
+    "MXNET_ENFORCE_DETERMINISM": "1",
+    "MXNET_CUDNN_AUTOTUNE_DEFAULT": "0",
+    "NVIDIA_TF32_OVERRIDE": "0",
+}
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+with warnings.catch_warnings():
+    # MXNet 1.9.1 uses names that NumPy 1.23 announces to remove.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    import mxnet as mx
+
+# Arrays and operators with NumPy's shapes, types and names instead of MXNet's older ones.
+mx.npx.set_np()
+
+DTYPES = {"fp32": "float32", "fp64": "float64"}
+
+
+def prepare(spec: ExperimentSpec) -> Device:
+    """See `backends.contract.Backend.prepare`: exactness and repeatability are in SETTINGS."""
+    device = find_device(spec)
+    mx.random.seed(spec.seed)
+    if device.device_type == "gpu":
+        return Device("gpu", gpu_name())
+    return Device("cpu", f"{os.environ['OMP_NUM_THREADS']} threads")
+
+
+def find_device(spec: ExperimentSpec) -> mx.Context:
+    """The MXNet context that `spec.device` means; raises UserError for `gpu` where MXNet sees none."""
+    available = mx.context.num_gpus() > 0
+    if spec.device == "gpu" and not available:
+        if mx.runtime.Features().is_enabled("CUDA"):
+            raise UserError("device = 'gpu': MXNet (built for CUDA) sees no GPU; use --device cpu, or install a driver")
+        raise UserError(
+            "device = 'gpu': this MXNet was built without CUDA; use --device cpu, or build the environment anew with "
+            "nox -s environment-mxnet -- --cuda"
+        )
+    return mx.gpu() if available and spec.device != "cpu" else mx.cpu()
+
+
+def gpu_name() -> str:
+    """The product name of the first GPU, which MXNet does not tell."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "GPU 0"
+
+
+def versions() -> dict[str, str]:
+    """See `backends.contract.Backend.versions`."""
+    return {"mxnet": mx.__version__}
+
+
+def peak_gpu_memory() -> int | None:
+    """See `backends.contract.Backend.peak_gpu_memory`: MXNet counts what is free, not what was held at most."""
+    return None

@@ -1,0 +1,214 @@
+"""Fine-tuning in MXNet: learning rates by parameter, one step, gradients, logits."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import mxnet as mx
+import numpy
+from mxnet import autograd, gluon, np, npx
+from mxnet.gluon import Block, HybridBlock, Parameter
+from mxnet.gluon.nn import BatchNorm
+from numpy.typing import NDArray
+
+import backends.mxnet
+from backends.mxnet.models import compile_network
+from backends.mxnet.weights import named_parameters
+from common import fit, groups, resnet
+from common.fit import History, Watch
+from common.folder import ImageData
+from common.groups import Phase
+from common.spec import ExperimentSpec
+
+# From log-probabilities: one loss an example; the backward pass of a vector differentiates its sum.
+cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True)
+
+
+def train_fine_tuning(
+    model: HybridBlock, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
+) -> History:
+    """See `backends.contract.Backend.train_fine_tuning`."""
+    return fit.fit(backends.mxnet, model, spec, data, param_group, watch)
+
+
+class Trainer:
+    """See `backends.contract.Trainer`."""
+
+    def __init__(self, model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> None:
+        self.model, self.spec, self.phase = model, spec, phase
+        self.device = model.output.weight.list_ctx()[0]
+        set_trained(model, phase)
+        self.optimizer = make_optimizer(model, spec, phase)
+        self.unbias = not stores_unbiased_variance(self.device, model.output.weight.dtype)
+        self.counts: dict[tuple[int, ...], dict[str, int]] = {}
+        self.loss_sum = np.zeros((), dtype="float64", ctx=self.device)
+        self.correct = np.zeros((), dtype="int64", ctx=self.device)
+
+    def train_step(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """See `backends.contract.Trainer.train_step`."""
+        moving = set_mode(self.model, self.phase)
+        before = {name: layer.running_var.data().copy() for name, layer in moving.items()}
+        labels = labels.as_in_ctx(self.device)
+        losses, logits = backward(self.model, self.phase, images, labels)
+        # Trainer.step divides the gradient of the sum by its argument.
+        self.optimizer.step(1 if self.spec.loss_reduction == "sum" else len(labels))
+        if self.unbias:
+            self.unbias_variances(moving, before, images.shape)
+        self.loss_sum += losses.sum(dtype="float64")
+        self.correct += (logits.argmax(axis=1) == labels).sum()
+
+    def read_sums(self) -> tuple[float, int]:
+        """See `backends.contract.Trainer.read_sums`."""
+        sums = self.loss_sum.item(), int(self.correct.item())
+        self.loss_sum[()] = 0
+        self.correct[()] = 0
+        return sums
+
+    def unbias_variances(
+        self, moving: dict[str, BatchNorm], before: dict[str, np.ndarray], shape: tuple[int, ...]
+    ) -> None:
+        """Make the share of this batch in each running variance, sum / n, the unbiased sum / (n - 1)."""
+        if shape not in self.counts:
+            self.counts[shape] = values_by_channel(self.model, shape)
+        keep = 1 - resnet.BATCH_NORM_MOMENTUM
+        for name, layer in moving.items():
+            variance = layer.running_var.data()
+            variance += (variance - keep * before[name]) / max(self.counts[shape][name] - 1, 1)
+
+
+class Adam(mx.optimizer.Adam):
+    """Adam with epsilon beside the square root of the corrected second moment; MXNet's is beside the uncorrected."""
+
+    def __init__(self, **options: float) -> None:
+        # The kernel rounds beta to float32; the bias correction must use the number that the kernel uses.
+        super().__init__(beta1=float(numpy.float32(0.9)), beta2=float(numpy.float32(0.999)), **options)
+
+    def update(self, index: int, weight: np.ndarray, grad: np.ndarray, state: tuple[np.ndarray, np.ndarray]) -> None:
+        step = self._index_update_count.get(index, self.begin_num_update) + 1
+        self.epsilon = 1e-8 * math.sqrt(1 - self.beta2**step)
+        super().update(index, weight, grad, state)
+
+
+def make_optimizer(model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> gluon.Trainer:
+    """An optimizer with a learning rate for each trained stage; raises RuntimeError for a parameter in none."""
+    parameters = trainable_parameters(model)
+    stages = groups.by_stage(parameters)
+    grouped = [name for stage in phase.trained_stages for name in stages[stage]]
+    trained = [name for name in parameters if phase.multiples[groups.stage_of(name)] > 0]
+    if sorted(grouped) != sorted(trained):
+        raise RuntimeError("each trained parameter must be in exactly one parameter group")
+    for stage in phase.trained_stages:
+        for name in stages[stage]:
+            parameters[name].lr_mult = phase.multiples[stage]
+    options = {"learning_rate": spec.learning_rate, "wd": spec.weight_decay}
+    if spec.optimizer == "adam":
+        optimizer = Adam(**options)
+    else:
+        # MXNet keeps the learning rate in the momentum buffer, the same thing while the rate is that of one phase.
+        optimizer = mx.optimizer.SGD(momentum=0.9 if spec.optimizer == "momentum" else 0.0, **options)
+    return gluon.Trainer([parameters[name] for name in grouped], optimizer, kvstore=None)
+
+
+def trainable_parameters(model: HybridBlock) -> dict[str, Parameter]:
+    """What can learn, by torchvision's name: not bn0.weight and bn0.bias, which Gluon holds at 1 and 0."""
+    fixed = ("bn0.weight", "bn0.bias")
+    parameters = named_parameters(model).items()
+    return {name: p for name, p in parameters if not resnet.is_statistic(name) and name not in fixed}
+
+
+def batch_norms(model: HybridBlock) -> dict[str, BatchNorm]:
+    """The BatchNorm layers by torchvision's name, such as `layer1.0.bn1`."""
+    names = {parameter.name: name for name, parameter in named_parameters(model).items()}
+    layers: dict[str, BatchNorm] = {}
+
+    def collect(block: Block) -> None:
+        if isinstance(block, BatchNorm):
+            layers[names[block.running_var.name].removesuffix(".running_var")] = block
+
+    model.apply(collect)
+    return layers
+
+
+def set_trained(model: HybridBlock, phase: Phase) -> None:
+    """Freeze the parameters of the stages whose multiple is zero."""
+    # MXNet moves statistics where the backward pass arrives, so it has to arrive at gamma even where gamma is frozen.
+    moving = [f"{name}.weight" for name in batch_norms(model) if groups.stage_of(name) not in phase.frozen_statistics]
+    for name, parameter in trainable_parameters(model).items():
+        trained = phase.multiples[groups.stage_of(name)] > 0
+        parameter.grad_req = "write" if trained or name in moving else "null"
+
+
+def set_mode(model: HybridBlock, phase: Phase) -> dict[str, BatchNorm]:
+    """Give the BatchNorm layers whose statistics are frozen their running ones, and return the others by name."""
+    layers = batch_norms(model)
+    frozen = {name: groups.stage_of(name) in phase.frozen_statistics for name in layers}
+    if any(layer._kwargs["use_global_stats"] != frozen[name] for name, layer in layers.items()):
+        for name, layer in layers.items():
+            layer._kwargs["use_global_stats"] = frozen[name]
+        # The compiled graph has the old setting.
+        compile_network(model)
+    return {name: layer for name, layer in layers.items() if not frozen[name]}
+
+
+@functools.cache
+def stores_unbiased_variance(device: mx.Context, dtype: str) -> bool:
+    """Whether BatchNorm updates its running variance by sum / (n - 1), as cuDNN does, and not by sum / n: try it."""
+    layer = BatchNorm(in_channels=1)
+    layer.initialize(ctx=device)
+    layer.cast(dtype)
+    with autograd.record():
+        normalised = layer(np.array([-1, 1], dtype=dtype, ctx=device).reshape(2, 1, 1, 1))
+    normalised.backward()
+    return layer.running_var.data().item() > 1.05
+
+
+def values_by_channel(model: HybridBlock, shape: tuple[int, ...]) -> dict[str, int]:
+    """How many values a channel of each BatchNorm layer's input has, for images of `shape` (N, 3, H, W)."""
+    graph = model(mx.sym.var("images").as_np_ndarray()).get_internals()
+    _, shapes, _ = graph.infer_shape(images=shape)
+    by_output = dict(zip(graph.list_outputs(), shapes, strict=True))
+    outputs = {name: by_output[f"{layer.name}_fwd_output"] for name, layer in batch_norms(model).items()}
+    return {name: batch * height * width for name, (batch, _, height, width) in outputs.items()}
+
+
+def backward(model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The losses of the examples and the logits, in training mode; the parameters get the gradients of the sum."""
+    images = to_model(model, images)
+    if "stem" not in phase.frozen_statistics:
+        # bn0 of resnet18_v2 has no trained gamma that would draw the backward pass to it; its input can.
+        images = images.detach()
+        images.attach_grad()
+    with autograd.record():
+        logits = model(images)
+        # Naming the temperature chooses MXNet's own log_softmax; oneDNN's is ten times less exact on a CPU.
+        losses = cross_entropy(npx.log_softmax(logits, temperature=1.0), labels)
+    losses.backward()
+    return losses, logits
+
+
+def gradients(
+    model: HybridBlock, spec: ExperimentSpec, phase: Phase, images: np.ndarray, labels: np.ndarray
+) -> dict[str, NDArray]:
+    """See `backends.contract.Backend.gradients`."""
+    statistics = {p: p.data().copy() for name, p in named_parameters(model).items() if resnet.is_statistic(name)}
+    set_trained(model, phase)
+    set_mode(model, phase)
+    backward(model, phase, images, labels.as_in_ctx(model.output.weight.list_ctx()[0]))
+    for parameter, values in statistics.items():
+        parameter.set_data(values)
+    count = 1 if spec.loss_reduction == "sum" else len(labels)
+    parameters = trainable_parameters(model).items()
+    trained = {name: p for name, p in parameters if phase.multiples[groups.stage_of(name)] > 0}
+    return {name: p.grad().asnumpy() / count for name, p in trained.items()}
+
+
+def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
+    """See `backends.contract.Backend.logits`: outside autograd.record, Gluon computes in evaluation mode."""
+    return model(to_model(model, images)).asnumpy()
+
+
+def to_model(model: HybridBlock, images: np.ndarray) -> np.ndarray:
+    """Images on the model's device and in its precision."""
+    weight = model.output.weight
+    return images.as_in_ctx(weight.list_ctx()[0]).astype(weight.dtype, copy=False)

@@ -1,0 +1,35 @@
+"""torchvision's names <-> parameters of a Gluon model: the same order, the same layout, other names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mxnet.gluon import HybridBlock, Parameter
+from mxnet.gluon.model_zoo.vision import ResNetV2
+from numpy.typing import NDArray
+
+from common import resnet
+from common.weights import Arrays
+
+
+def to_arrays(model: HybridBlock) -> Arrays:
+    """See `backends.contract.Backend.to_arrays`."""
+    return {name: parameter.data().asnumpy() for name, parameter in named_parameters(model).items()}
+
+
+def load_arrays(model: HybridBlock, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """See `backends.contract.Backend.load_arrays`."""
+    parameters = named_parameters(model)
+    for name, array in arrays.items():
+        if parameters[name].shape != array.shape:
+            raise ValueError(f"{name} has shape {parameters[name].shape}, not {array.shape}")
+        # set_data would keep float64 numbers out of a float32 parameter; this converts them.
+        parameters[name].data()[:] = array
+
+
+def named_parameters(model: HybridBlock) -> dict[str, Parameter]:
+    """Every parameter and running statistic by torchvision's name; Gluon calls them all parameters."""
+    classes = model.output.weight.shape[0]
+    names = resnet.shapes("resnet18_v2" if isinstance(model, ResNetV2) else "resnet18", classes)
+    return dict(zip(names, model.collect_params().values(), strict=True))

@@ -1,0 +1,96 @@
+"""Image files to upright 8-bit RGB pictures, the same way for every backend."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 80_000_000
+"""Larger pictures are refused before they are decoded; Pillow's own warning begins a little above, at 89 million."""
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+"""What counts as an image by its file name, in lower case."""
+
+# Naming the formats keeps Pillow from starting Ghostscript for an EPS file that is called .jpg.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(Exception):
+    """A file that can't be decoded to a whole picture: `path` says which, `reason` says why in a few words."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
+    """Decode one image file completely and return it upright (EXIF orientation applied), in mode RGB.
+
+    Transparency is laid on white; 16-bit grey is scaled by its full range (65,535 to 255); an animation gives its
+    first frame. Raises UnreadableImage for a file that is missing, no image, cut short, above MAX_PIXELS, or of
+    float or 32-bit values.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnreadableImage(path, f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed")
+            image.load()
+            return _to_rgb(_upright(image), path)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # damaged files make Pillow's decoders raise almost anything
+        raise UnreadableImage(path, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"more than the {MAX_PIXELS:,} pixels allowed"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # a damaged EXIF block says nothing against the picture itself
+        return image
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadableImage(path, "floating-point values, which have no fixed range")
+    if image.mode.startswith("I"):
+        return _from_16_bit(image, path).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnreadableImage(path, "32-bit grey values, which have no fixed range")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
