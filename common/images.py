@@ -35,6 +35,10 @@ class UnreadableImage(Exception):
         self.path = Path(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """So that it survives the way from a worker process."""
+        return type(self), (self.path, self.reason)
+
 
 def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
     """Decode one image file completely and return it upright (EXIF orientation applied), in mode RGB.

@@ -43,6 +43,12 @@ class Model:
         """Both trees as the module takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
+    @property
+    def device(self) -> jax.Device:
+        """Where the numbers are; computations with them run there."""
+        (device,) = self.params["Dense_0"]["kernel"].devices()
+        return device
+
 
 def build_models(spec: ExperimentSpec) -> Models:
     """See `backends.contract.Backend.build_models`."""
@@ -91,9 +97,9 @@ def zoo_arrays(spec: ExperimentSpec) -> Arrays:
     # flaxmodels stores whatever the server answers, so a damaged file shows itself only when it is read.
     except (OSError, KeyError) as error:
         raise UserError(
-            f"weights = 'imagenet': flaxmodels could not download and read {spec.model} ({type(error).__name__}). Where "
-            f"there is no network, use --weights distilled, or put the file behind {url} at {path} (delete a damaged "
-            "one there)"
+            f"weights = 'imagenet': flaxmodels could not download and read {spec.model} ({type(error).__name__}). "
+            f"Where there is no network, use --weights distilled, or put the file behind {url} at {path} (delete a "
+            "damaged one there)"
         ) from error
     weights.check(arrays, resnet.shapes(spec.model), path)
     return arrays

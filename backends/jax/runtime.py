@@ -12,8 +12,8 @@ from common.errors import UserError
 from common.spec import ExperimentSpec
 
 DTYPES = {"fp32": "float32", "fp64": "float64"}
-# XLA adds in any order on a GPU unless it is told not to.
-REPEATABLE = "--xla_gpu_deterministic_ops=true"
+# Given to every jax.jit: XLA adds in any order on a GPU unless it is told not to.
+COMPILER_OPTIONS = {"xla_gpu_deterministic_ops": True}
 
 
 def prepare(spec: ExperimentSpec) -> Device:
@@ -21,9 +21,6 @@ def prepare(spec: ExperimentSpec) -> Device:
 
     JAX has no global generator to seed: every random draw here is given a key made from the seed.
     """
-    # XLA reads its flags when the first device is asked for.
-    if REPEATABLE not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {REPEATABLE}".strip()
     device = find_device(spec)
     jax.config.update("jax_default_device", device)
     # On a GPU the default is TF32; on a CPU this changes nothing.

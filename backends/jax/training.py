@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import backends.jax
 from backends.jax.models import Model
+from backends.jax.runtime import COMPILER_OPTIONS
 from backends.jax.weights import flax_paths, to_torchvision
 from common import fit, groups, resnet
 from common.errors import UserError
@@ -74,8 +75,9 @@ class Trainer:
         learning_rates = {stage: spec.learning_rate * phase.multiples[stage] for stage in phase.trained_stages}
         self.rates = Rates(learning_rates, spec.weight_decay)
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
-        self.optimizer_state = optimizer.init(model.params)
-        self.loss_sum, self.correct = zero_sums()
+        # Told their device like the outputs of a step, these need no second compilation at the second step.
+        self.optimizer_state = jax.device_put(optimizer.init(model.params), model.device)
+        self.loss_sum, self.correct = zero_sums(model)
 
     def train_step(self, images: Array, labels: Array) -> None:
         """See `backends.contract.Trainer.train_step`."""
@@ -87,12 +89,14 @@ class Trainer:
     def read_sums(self) -> tuple[float, int]:
         """See `backends.contract.Trainer.read_sums`."""
         sums = float(self.loss_sum), int(self.correct)
-        self.loss_sum, self.correct = zero_sums()
+        self.loss_sum, self.correct = zero_sums(self.model)
         return sums
 
 
 # Donating the state lets XLA write the new parameters into the memory of the old ones.
-@functools.partial(jax.jit, static_argnames=("module", "recipe"), donate_argnames=("state",))
+@functools.partial(
+    jax.jit, static_argnames=("module", "recipe"), donate_argnames=("state",), compiler_options=COMPILER_OPTIONS
+)
 def update(module: nn.Module, recipe: Recipe, state: State, rates: Rates, images: Array, labels: Array) -> State:
     """One step: the state after it. Compiled once for each recipe and each shape of `images`."""
     differentiated = jax.grad(loss_of, has_aux=True)
@@ -101,11 +105,13 @@ def update(module: nn.Module, recipe: Recipe, state: State, rates: Rates, images
     )
     optimizer = make_optimizer(recipe, rates, module.architecture)
     changes, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+    # A relu that XLA on a CPU fuses with a sum makes 0 of NaN: of a divergence the loss alone may show nothing.
+    finite = jnp.isfinite(optax.global_norm(changes))
     return State(
         optax.apply_updates(state.params, changes),
         batch_stats,
         optimizer_state,
-        state.loss_sum + losses.sum(),
+        state.loss_sum + jnp.where(finite, losses.sum(), jnp.nan),
         state.correct + (logits.argmax(axis=1) == labels).sum(),
     )
 
@@ -202,10 +208,15 @@ def gradients(model: Model, spec: ExperimentSpec, phase: Phase, images: Array, l
         model.module, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, model.params,
         model.batch_stats, images, labels,
     )  # fmt: skip
-    return {name: to_torchvision(value) for name, value in tree.items()}
+    # jit returns a dictionary in the order of its sorted keys; this is the order of the forward pass.
+    return {name: to_torchvision(tree[name]) for name in flax_paths(model.module.architecture) if name in tree}
 
 
-@functools.partial(jax.jit, static_argnames=("module", "reduction", "trained_stages", "frozen_statistics"))
+@functools.partial(
+    jax.jit,
+    static_argnames=("module", "reduction", "trained_stages", "frozen_statistics"),
+    compiler_options=COMPILER_OPTIONS,
+)
 def compiled_gradients(
     module: nn.Module,
     reduction: str,
@@ -234,12 +245,12 @@ def logits(model: Model, images: Array) -> NDArray[np.floating]:
     return np.array(compiled_logits(model.module, model.params, model.batch_stats, images))
 
 
-@functools.partial(jax.jit, static_argnames=("module",))
+@functools.partial(jax.jit, static_argnames=("module",), compiler_options=COMPILER_OPTIONS)
 def compiled_logits(module: nn.Module, params: Tree, batch_stats: Tree, images: Array) -> Array:
     """Logits in evaluation mode."""
     return forward(module, params, batch_stats, frozenset(STAGES), images)[0]
 
 
-def zero_sums() -> tuple[Array, Array]:
-    """A sum of losses and a number of correct answers, on the device."""
-    return jnp.zeros(()), jnp.zeros((), int)
+def zero_sums(model: Model) -> tuple[Array, Array]:
+    """A sum of losses and a number of correct answers, on the model's device."""
+    return jnp.zeros((), device=model.device), jnp.zeros((), int, device=model.device)

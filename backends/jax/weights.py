@@ -36,7 +36,7 @@ def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
         old, new = tree[paths[name]], to_channels_last(array)
         if old.shape != new.shape:
             raise ValueError(f"{name} has shape {to_torchvision(old).shape}, not {array.shape}")
-        tree[paths[name]] = jnp.array(new, old.dtype)
+        tree[paths[name]] = jnp.array(new, old.dtype, device=model.device)
     variables = unflatten_dict(tree)
     model.params, model.batch_stats = variables["params"], variables["batch_stats"]
 

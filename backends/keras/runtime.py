@@ -38,6 +38,10 @@ with without_messages():
 # TensorFlow warns of retracing where several models are built in one process.
 tf.get_logger().setLevel("ERROR")
 
+# The order of sums depends on the number of threads, and TensorFlow's own choice on more than the machine.
+CPU_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+tf.config.threading.set_intra_op_parallelism_threads(CPU_THREADS)
+
 FLOAT_TYPES = {"fp32": "float32", "fp64": "float64"}
 
 
@@ -51,7 +55,7 @@ def prepare(spec: ExperimentSpec) -> Device:
     if gpu:
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
         return Device("gpu", details.get("device_name", "GPU"))
-    return Device("cpu", f"{tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()} threads")
+    return Device("cpu", f"{CPU_THREADS} threads")
 
 
 def find_device(spec: ExperimentSpec) -> str:

@@ -50,8 +50,9 @@ def build_network(spec: ExperimentSpec, classes: int) -> HybridBlock:
     """A network with Gluon's initial values, Xavier's uniform ones for every weight, on the CPU."""
     model = vision.get_model(ZOO_NAMES[spec.model], classes=classes)
     # Gluon would learn its channels from the first batch; with the shapes at hand it need not wait for one.
-    for name, shape in resnet.shapes(spec.model, classes).items():
-        named_parameters(model)[name].shape = shape
+    shapes = resnet.shapes(spec.model, classes)
+    for name, parameter in named_parameters(model).items():
+        parameter.shape = shapes[name]
     model.initialize(mx.init.Xavier())
     return model
 

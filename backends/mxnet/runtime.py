@@ -48,7 +48,7 @@ def prepare(spec: ExperimentSpec) -> Device:
 
 def find_device(spec: ExperimentSpec) -> mx.Context:
     """The MXNet context that `spec.device` means; raises UserError for `gpu` where MXNet sees none."""
-    available = mx.context.num_gpus() > 0
+    available = count_gpus() > 0
     if spec.device == "gpu" and not available:
         if mx.runtime.Features().is_enabled("CUDA"):
             raise UserError("device = 'gpu': MXNet (built for CUDA) sees no GPU; use --device cpu, or install a driver")
@@ -57,6 +57,14 @@ def find_device(spec: ExperimentSpec) -> mx.Context:
             "nox -s environment-mxnet -- --cuda"
         )
     return mx.gpu() if available and spec.device != "cpu" else mx.cpu()
+
+
+def count_gpus() -> int:
+    """How many GPUs MXNet can use; it raises where the driver is missing or too old."""
+    try:
+        return mx.context.num_gpus()
+    except mx.MXNetError:
+        return 0
 
 
 def gpu_name() -> str:

@@ -9,6 +9,7 @@ import mxnet as mx
 import numpy
 from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import Block, HybridBlock, Parameter
+from mxnet.gluon.model_zoo.vision import ResNetV2
 from mxnet.gluon.nn import BatchNorm
 from numpy.typing import NDArray
 
@@ -146,7 +147,7 @@ def set_mode(model: HybridBlock, phase: Phase) -> dict[str, BatchNorm]:
     if any(layer._kwargs["use_global_stats"] != frozen[name] for name, layer in layers.items()):
         for name, layer in layers.items():
             layer._kwargs["use_global_stats"] = frozen[name]
-        # The compiled graph has the old setting.
+        # The setting has become part of the compiled graph.
         compile_network(model)
     return {name: layer for name, layer in layers.items() if not frozen[name]}
 
@@ -175,8 +176,8 @@ def values_by_channel(model: HybridBlock, shape: tuple[int, ...]) -> dict[str, i
 def backward(model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The losses of the examples and the logits, in training mode; the parameters get the gradients of the sum."""
     images = to_model(model, images)
-    if "stem" not in phase.frozen_statistics:
-        # bn0 of resnet18_v2 has no trained gamma that would draw the backward pass to it; its input can.
+    if isinstance(model, ResNetV2) and "stem" not in phase.frozen_statistics:
+        # Its bn0 has no trained gamma that would draw the backward pass to it; the images do.
         images = images.detach()
         images.attach_grad()
     with autograd.record():

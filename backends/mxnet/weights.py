@@ -24,7 +24,7 @@ def load_arrays(model: HybridBlock, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         if parameters[name].shape != array.shape:
             raise ValueError(f"{name} has shape {parameters[name].shape}, not {array.shape}")
-        # set_data would keep float64 numbers out of a float32 parameter; this converts them.
+        # An assignment converts to the parameter's type; set_data would not.
         parameters[name].data()[:] = array
 
 

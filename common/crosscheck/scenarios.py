@@ -45,7 +45,6 @@ SCENARIOS = (
     Scenario("discriminative", {"strategy": "discriminative"}),
     Scenario("feature extraction", {"strategy": "feature-extraction"}),
     Scenario("last two stages", {"strategy": "partial"}),
-    Scenario("from scratch", {"strategy": "scratch", "learning_rate": 5e-4}),
 )
 SHORT = (
     "sgd, sum",

@@ -98,7 +98,7 @@ def box(width: float, height: float) -> Points:
 
 
 class Canvas:
-    """A square picture under one light, float32 RGB (3, size, size) in 0..255; `random` drives all that is drawn on it."""
+    """A square picture under one light, float32 RGB (3, size, size) in 0..255; `random` drives all that is drawn."""
 
     def __init__(self, size: int, random: np.random.RandomState) -> None:
         self.size = size

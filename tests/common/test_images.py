@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
@@ -138,3 +140,8 @@ def test_what_is_no_image_is_unreadable(tmp_path, content):
 def test_a_missing_file_is_unreadable(tmp_path):
     with pytest.raises(UnreadableImage, match="no such file"):
         open_rgb(tmp_path / "a.jpg")
+
+
+def test_the_error_survives_the_way_from_a_worker_process():
+    error = pickle.loads(pickle.dumps(UnreadableImage("a/b.jpg", "cut off")))
+    assert (str(error), error.reason) == ("a/b.jpg: cut off", "cut off")
