@@ -32,7 +32,7 @@ nox.options.sessions = [
     "crosscheck-short",
 ]
 # Enough to see every definition, in a few minutes.
-SHORT_CROSSCHECK = ("--short", "--image-size", "64", "--batch-size", "8", "--steps", "6", "--train-limit", "50")
+SHORT_CROSSCHECK = ("--short", "--image-size", "72", "--batch-size", "8", "--steps", "6", "--train-limit", "50")
 
 
 def python_of(session: nox.Session, name: str) -> str:

@@ -103,7 +103,7 @@ def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int,
         box = random_crop_box(image.width, image.height, draws[1:])
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     else:
-        image = _resize_for_test(image, transform)
+        image = resize_for_test(image, transform)
         left, top = (int(draw * (side - size + 1)) for draw, side in zip(draws[1:3], image.size, strict=True))
         image = image.crop((left, top, left + size, top + size))
     if transform.flip and draws[0] < 0.5:
@@ -113,9 +113,19 @@ def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int,
 
 def test_image(image: Image.Image, transform: Transform) -> Images:
     """One test image (H, W, 3), float32, normalised: resized, then cropped at the centre."""
-    image = _resize_for_test(image, transform)
+    image = resize_for_test(image, transform)
     left, top = (round((side - transform.image_size) / 2) for side in image.size)
     return normalise(image.crop((left, top, left + transform.image_size, top + transform.image_size)), transform)
+
+
+def resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:
+    """The image resized as before the test's crop: its short side, or both sides, to the transform's size."""
+    size = transform.resize_size
+    if transform.test_resize == "squash":
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+    short = min(image.size)
+    # torchvision truncates the long side, so this does.
+    return image.resize(tuple(size * side // short for side in image.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
 
 
 def random_crop_box(width: int, height: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
@@ -181,15 +191,6 @@ def _batches(
             chosen = order[start : start + len(images)]
             yield np.stack(images), np.array([samples[index].label for index in chosen], np.int64)
             start, images = start + len(images), []
-
-
-def _resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:
-    size = transform.resize_size
-    if transform.test_resize == "squash":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-    short = min(image.size)
-    # torchvision truncates the long side, so this does.
-    return image.resize(tuple(size * side // short for side in image.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
 
 
 def _generator(*key: Any) -> np.random.Generator:

@@ -64,7 +64,7 @@ class Augment(grain.transforms.RandomMap):
             box = pipeline.random_crop_box(image.width, image.height, rng.random(40))
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
         else:
-            image = resize(image, self.transform)
+            image = pipeline.resize_for_test(image, self.transform)
             left, top = rng.integers([side - size + 1 for side in image.size])
             image = image.crop((left, top, left + size, top + size))
         if self.transform.flip and rng.random() < 0.5:
@@ -80,10 +80,3 @@ class Prepare(grain.transforms.Map):
 
     def map(self, element: Sample) -> tuple[Images, np.int64]:
         return pipeline.test_image(open_rgb(element.path), self.transform), np.int64(element.label)
-
-
-def resize(image: Image.Image, transform: Transform) -> Image.Image:
-    """Resize the short side, or both sides, as the chapter does."""
-    size, short = transform.resize_size, min(image.size)
-    sides = (size, size) if transform.test_resize == "squash" else [size * side // short for side in image.size]
-    return image.resize(tuple(sides), Image.Resampling.BILINEAR)

@@ -106,7 +106,7 @@ def update(module: nn.Module, recipe: Recipe, state: State, rates: Rates, images
     optimizer = make_optimizer(recipe, rates, module.architecture)
     changes, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     # A relu that XLA on a CPU fuses with a sum makes 0 of NaN: of a divergence the loss alone may show nothing.
-    finite = jnp.isfinite(optax.global_norm(changes))
+    finite = jnp.isfinite(optax.tree.norm(changes))
     return State(
         optax.apply_updates(state.params, changes),
         batch_stats,

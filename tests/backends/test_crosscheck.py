@@ -17,7 +17,8 @@ from common.spec import ExperimentSpec
 SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in ("sgd, sum", "strong decay", "momentum"))
 
 
-@pytest.fixture(autouse=True)
+# Of the session, so that it comes before the probes.
+@pytest.fixture(scope="session", autouse=True)
 def only_torch(backend_name: str) -> None:
     if backend_name != "torch":
         pytest.skip("faults are planted in the PyTorch backend")

@@ -48,14 +48,22 @@ def test_scratch_has_the_shared_random_values(backend: Backend, models: Models, 
 
 
 def test_native_initial_values(backend: Backend, spec: ExperimentSpec) -> None:
-    first, second = (backend.build_models(spec.replace(initial_values="native")) for _ in range(2))
-    head = backend.to_arrays(first.fine_tune)["fc.weight"]
+    networks = []
+    for seed in (0, 0, 1):
+        changed = spec.replace(initial_values="native", seed=seed)
+        backend.prepare(changed)
+        models = backend.build_models(changed)
+        networks.append((backend.to_arrays(models.fine_tune), backend.to_arrays(models.scratch)))
+    (head, scratch), (head_again, scratch_again), (other_head, other_scratch) = networks
     limit = np.sqrt(6 / (512 + 2))
-    assert limit * 0.9 < np.abs(head).max() <= limit
-    assert not np.array_equal(head, backend.to_arrays(second.fine_tune)["fc.weight"])
-    scratch = backend.to_arrays(first.scratch)
-    assert np.std(scratch["layer2.0.conv1.weight"]) > 0
+    assert limit * 0.9 < np.abs(head["fc.weight"]).max() <= limit
     np.testing.assert_array_equal(scratch["layer2.0.bn1.weight"], np.ones(128))
+    for name in scratch:
+        np.testing.assert_array_equal(head[name], head_again[name], err_msg=name)
+        np.testing.assert_array_equal(scratch[name], scratch_again[name], err_msg=name)
+    assert not np.array_equal(head["fc.weight"], other_head["fc.weight"])
+    for name in ("fc.weight", "layer2.0.conv1.weight"):
+        assert not np.array_equal(scratch[name], other_scratch[name]), name
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -72,7 +72,7 @@ def test_normalisation_is_what_the_weights_say() -> None:
 
 @pytest.mark.parametrize(("size", "resized"), [((200, 100), (144, 72)), ((90, 90), (72, 72)), ((72, 301), (72, 301))])
 def test_short_side_keeps_the_aspect(size: tuple[int, int], resized: tuple[int, int]) -> None:
-    assert pipeline._resize_for_test(Image.new("RGB", size), PLAIN).size == resized
+    assert pipeline.resize_for_test(Image.new("RGB", size), PLAIN).size == resized
 
 
 def test_centre_crop_is_at_the_centre() -> None:
