@@ -65,7 +65,7 @@ class ExperimentOfCrosscheck:
     """Data set, folder or .zip, as for scripts.run."""
     weights: str = "distilled"
     """Source weights, as for scripts.run."""
-    image_size: int = 128
+    image_size: int = 96
     """Side of the images, in pixels."""
     batch_size: int = 32
     """Images a step."""
