@@ -7,14 +7,15 @@ from scripts.command import backend_wanted, start
 
 def main(arguments: list[str]) -> int:
     """Print the tables; return the exit code."""
+    from scripts.options import InspectOptions, parse
+
+    options = parse(InspectOptions, "inspect", arguments)
     import json
 
     import backends
     from common import experiment
     from scripts.display import console, show_inspection
-    from scripts.options import InspectOptions, parse
 
-    options = parse(InspectOptions, "inspect", arguments)
     backend = backends.load(options.spec.backend)
     backend.prepare(options.spec)
     findings = experiment.inspect(options.spec, backend, backend.build_models(options.spec))

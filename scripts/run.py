@@ -7,14 +7,16 @@ from scripts.command import backend_wanted, start, value_of
 
 def main(arguments: list[str]) -> int:
     """Run the strategies asked for, one record each; return the exit code."""
+    from scripts.options import parse_runs
+
+    # Before the imports below, which --help need not wait for.
+    runs = parse_runs(arguments)
     from pathlib import Path
 
     from common import experiment
     from common.record import RECORD, RunRecord
     from scripts.display import RichWatch, console, show_presets, show_runs
-    from scripts.options import parse_runs
 
-    runs = parse_runs(arguments)
     if runs[0].list_presets:
         show_presets()
         return 0

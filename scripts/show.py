@@ -9,11 +9,11 @@ COLUMNS = 8
 
 def main(arguments: list[str]) -> int:
     """Write the picture; return the exit code."""
-    from scripts.display import console, write_grid
     from scripts.options import ShowOptions, parse
 
     options = parse(ShowOptions, "show", arguments)
     from common.experiment import load_data
+    from scripts.display import console, write_grid
 
     data = load_data(options.spec)
     first = [sample for sample in data.train if sample.label == 0][:COLUMNS]
