@@ -16,16 +16,31 @@ from common.crosscheck.scenarios import YARDSTICK_BACKEND, Scenario
 # A backend's float32 run may be this many times as far from the float64 run as torch's float32 run is: rounding
 # differs with the order of summation, and its growth over the steps is of the same kind in every framework.
 FACTOR = 3.0
-# Below these the factor says nothing. A tensor's floor: a channel's sum over n = 32 * 64 * 64 values in one float32
-# accumulator, as MXNet does it, is off by sqrt(n) * 6e-8 = 2e-5; torch, which adds pairwise, comes nearer to zero.
-TENSOR_FLOOR = 2e-5
-# A loss averages over the batch, and so over most of that.
-LOSS_FLOOR = 1e-5
-# One pass forward, or forward and back, through 18 layers in float32, over all parameters: 1e-6 is typical.
-ONE_PASS = 1e-5
-# Twenty steps amplify the rounding of one pass, most with batch statistics.
-LOSS_PER_STEP = 1e-4
-STATISTICS = 1e-4
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far apart numbers may be, relatively."""
+
+    floor: float
+    """Distance to the yardstick below which FACTOR says nothing, since torch may have been lucky."""
+    target: float | None = None
+    """Distance of any two backends that is aimed at."""
+    binding: bool = True
+    """Whether a missed target fails the check; otherwise it is only noted."""
+
+
+# One pass forward through 18 layers is 1e-6 off. A channel's sum over n = 32 * 48 * 48 values in one float32
+# accumulator, as MXNet does it, is off by up to sqrt(n) * 6e-8 = 2e-5, where torch, which adds pairwise, is not.
+LOGITS = Tolerance(2e-5, target=1e-5)
+# A ReLU whose input is within rounding of zero lets the gradient through in one framework and not in another. That
+# changes the gradients before it by up to 2e-3 in a batch of 8; torch's float32 does it to torch's float64 as well.
+GRADIENTS = Tolerance(5e-3, target=1e-5, binding=False)
+# Steps of SGD follow the gradient in proportion, so that the same ReLU moves parameters by 1e-3 of a small update.
+LOSSES, PARAMETERS, STATISTICS = Tolerance(1e-5, target=1e-4), Tolerance(2e-5), Tolerance(2e-5, target=1e-4)
+# Adam divides by the gradient's size: where that is itself rounding, the step's sign is anybody's.
+ADAM_LOSSES, ADAM_PARAMETERS = Tolerance(1e-4, target=1e-4, binding=False), Tolerance(1e-3)
+ADAM_STATISTICS = Tolerance(1e-4, target=1e-4, binding=False)
 
 
 @dataclass
@@ -53,15 +68,18 @@ class Probe:
 def compare(probes: dict[str, Probe], yardstick: Probe, scenarios: tuple[Scenario, ...]) -> list[Check]:
     """All checks over the float32 probes of the backends, against torch's float64 probe."""
     checks = [*_facts(probes), _top1("zero-shot top-1", "zero-shot", probes, yardstick)]
-    checks.append(_distance("logits", _single("logits"), probes, yardstick, ONE_PASS))
+    checks.append(_distance("logits", _single("logits"), probes, yardstick, LOGITS))
     for mode in ("train", "frozen"):
         gradients = _group(f"gradient, {mode}/")
-        checks.append(_distance(f"gradients, {mode} statistics", gradients, probes, yardstick, ONE_PASS))
+        checks.append(_distance(f"gradients, {mode} statistics", gradients, probes, yardstick, GRADIENTS))
     for scenario in scenarios:
-        name = scenario.name
-        checks.append(_losses(f"{name}: losses", _single(f"{name}/losses"), probes, yardstick))
-        checks.append(_distance(f"{name}: parameters", _group(f"{name}/parameters/"), probes, yardstick, None))
-        checks.append(_distance(f"{name}: statistics", _group(f"{name}/statistics/"), probes, yardstick, STATISTICS))
+        name, adam = scenario.name, scenario.changes.get("optimizer") == "adam"
+        losses, parameters, statistics = (
+            (ADAM_LOSSES, ADAM_PARAMETERS, ADAM_STATISTICS) if adam else (LOSSES, PARAMETERS, STATISTICS)
+        )
+        checks.append(_losses(f"{name}: losses", _single(f"{name}/losses"), probes, yardstick, losses))
+        for what, tolerance in (("parameters", parameters), ("statistics", statistics)):
+            checks.append(_distance(f"{name}: {what}", _group(f"{name}/{what}/"), probes, yardstick, tolerance))
     checks.append(_same("epoch: test labels", {name: probe.arrays["epoch/labels"] for name, probe in probes.items()}))
     checks.append(_top1("epoch: test predictions", "epoch/logits", probes, yardstick))
     return checks
@@ -92,21 +110,19 @@ Chooser = Callable[[Arrays], dict[str, NDArray[Any]]]
 Measure = Callable[[dict[str, NDArray[Any]], dict[str, NDArray[Any]]], float]
 
 
-def _distance(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, absolute: float | None) -> Check:
-    """Every tensor near the yardstick, by FACTOR; and, where `absolute` is given, all tensors of every pair of
-    backends together within it."""
-    check = _measure(name, choose, probes, yardstick, _worst_tensor, TENSOR_FLOOR)
-    if absolute is not None:
-        chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
-        pairs = [_all_tensors(chosen[a], chosen[b]) for a, b in itertools.combinations(chosen, 2)]
-        _limit(check, float(np.max(pairs, initial=0.0)), absolute)
+def _distance(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, tolerance: Tolerance) -> Check:
+    """Every tensor near the yardstick, by FACTOR, and all tensors of every two backends together within the target."""
+    check = _measure(name, choose, probes, yardstick, _worst_tensor, tolerance.floor)
+    chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
+    pairs = [_all_tensors(chosen[a], chosen[b]) for a, b in itertools.combinations(chosen, 2)]
+    _aim(check, float(np.max(pairs, initial=0.0)), tolerance)
     return check
 
 
-def _losses(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe) -> Check:
-    """The loss of every step near the yardstick, by FACTOR, and those of every pair within LOSS_PER_STEP."""
-    check = _measure(name, choose, probes, yardstick, _largest_relative, LOSS_FLOOR)
-    _limit(check, check.farthest[2] if check.farthest else 0.0, LOSS_PER_STEP)
+def _losses(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, tolerance: Tolerance) -> Check:
+    """The loss of every step near the yardstick, by FACTOR, and those of every two backends within the target."""
+    check = _measure(name, choose, probes, yardstick, _largest_relative, tolerance.floor)
+    _aim(check, check.farthest[2] if check.farthest else 0.0, tolerance)
     return check
 
 
@@ -123,11 +139,11 @@ def _measure(
     return Check(name, all(distance <= allowed for distance in distances.values()), distances, allowed, farthest)
 
 
-def _limit(check: Check, apart: float, absolute: float) -> None:
-    """Fail a check whose farthest pair is over an absolute limit."""
-    if not apart <= absolute:
-        check.passed = False
-        check.note = f"{apart:.1e} apart, over the absolute limit of {absolute:g}"
+def _aim(check: Check, apart: float, tolerance: Tolerance) -> None:
+    """Note a missed target, and fail the check if it was binding."""
+    if tolerance.target is not None and not apart <= tolerance.target:
+        check.passed = check.passed and not tolerance.binding
+        check.note = f"the target of {tolerance.target:g} is missed: {apart:.1e}"
 
 
 def _top1(name: str, key: str, probes: dict[str, Probe], yardstick: Probe) -> Check:
@@ -139,7 +155,7 @@ def _top1(name: str, key: str, probes: dict[str, Probe], yardstick: Probe) -> Ch
     errors = {backend: float(np.abs(probe.arrays[key] - true).max()) for backend, probe in probes.items()}
     ordered = np.sort(true, axis=1)
     tie = ordered[:, -1] - ordered[:, -2] <= 2 * FACTOR * max(
-        errors[YARDSTICK_BACKEND], LOSS_FLOOR * np.abs(true).max()
+        errors[YARDSTICK_BACKEND], LOSSES.floor * np.abs(true).max()
     )
     wrong, excused = {}, 0
     for backend, probe in probes.items():

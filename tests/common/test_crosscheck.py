@@ -64,9 +64,9 @@ def test_rounding_passes(yardstick: Probe) -> None:
     ("key", "relative", "name"),
     [
         ("logits", 1e-4, "logits"),
-        ("gradient, train/fc.weight", 1e-4, "gradients, train statistics"),
-        ("gradient, train/bn1.bias", 1e-4, "gradients, train statistics"),
-        ("gradient, frozen/fc.weight", 1e-4, "gradients, frozen statistics"),
+        ("gradient, train/fc.weight", 1e-2, "gradients, train statistics"),
+        ("gradient, train/bn1.bias", 1e-2, "gradients, train statistics"),
+        ("gradient, frozen/fc.weight", 1e-2, "gradients, frozen statistics"),
         ("sgd/losses", 1e-4, "sgd: losses"),
         ("sgd/parameters/fc.weight", 1e-4, "sgd: parameters"),
         ("sgd/statistics/bn1.running_var", 1e-4, "sgd: statistics"),
@@ -85,11 +85,20 @@ def test_nan_fails(yardstick: Probe, key: str) -> None:
     assert failures(yardstick, changed)
 
 
-def test_the_absolute_limit_holds_even_where_torch_is_far_from_the_yardstick(yardstick: Probe) -> None:
+def test_a_target_that_is_not_binding_is_noted(yardstick: Probe) -> None:
+    changed = rounded(yardstick, 2)
+    changed.arrays["gradient, train/fc.weight"] *= 1 + 1e-3
+    checks = compare.compare({"torch": rounded(yardstick, 1), "jax": changed}, yardstick, (SCENARIO,))
+    check = next(check for check in checks if check.name == "gradients, train statistics")
+    assert check.passed
+    assert "target of 1e-05 is missed" in check.note
+
+
+def test_the_target_holds_even_where_torch_is_far_from_the_yardstick(yardstick: Probe) -> None:
     torch, jax = rounded(yardstick, 1, 1e-3), rounded(yardstick, 2, 1e-3)
     checks = compare.compare({"torch": torch, "jax": jax}, yardstick, (SCENARIO,))
     failed = {check.name: check for check in checks if not check.passed}
-    assert "absolute limit" in failed["sgd: losses"].note
+    assert "target" in failed["sgd: losses"].note
     assert failed["sgd: losses"].farthest is not None
 
 
