@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import lzma
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from common import demo
 from common.errors import UserError
+from common.files import user_path
 from common.folder import BadImages, ImageData, read_folder
 
 DATASETS = {
@@ -86,7 +88,7 @@ def load(
         zipped = url or HOTDOG_URLS[0]
         root = _hotdog((url,) if url else HOTDOG_URLS, sha1, cache, progress)
     else:
-        path = Path(data).expanduser()
+        path = user_path("--data", data)
         if not path.exists():
             raise UserError(f"There is no {data}. --data takes {', '.join(DATASETS)}, or the path of a folder or zip.")
         name, root = path.resolve().name, path
@@ -270,7 +272,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 # "x": two members of one name, or of one name on a disk that ignores case, must not hide one another.
                 with opened.open(member) as source, open(target, "xb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"{archive} is no zip, or a damaged one ({error}). Get it again, or unpack it yourself."
         ) from error

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 import backends
 from common import datasets, fit, groups, imagenet, pipeline, record, resnet, weights
@@ -50,18 +54,38 @@ def load_data(spec: ExperimentSpec) -> ImageData:
     )
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Raise UserError where a run must not be written: over another record, or where no folder can be made."""
-    existing = folder / record.RECORD
-    if existing.exists() and not overwrite:
+def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
+    """Raise UserError where a run must not be written: over another record or its own source weights, or where no
+    folder can be made. Makes none."""
+    if (folder / record.RECORD).exists() and not overwrite:
         raise UserError(f"--output {folder}: there is a record already; choose another folder, or add --overwrite")
+    if Path(spec.weights).resolve() == (folder / record.MODEL).resolve():
+        raise UserError(f"--output {folder}: the run would replace its own --weights; choose another folder")
+    above = folder
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise UserError(f"--output {folder}: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--output {folder}: {above} cannot be written to")
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other runs out of it; raises UserError where one is at work in it already."""
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"--output {folder}: another run is writing there; choose another folder") from error
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written to: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 def run(
@@ -75,21 +99,44 @@ def run(
     start = time.perf_counter()
     weights.read_for(spec)
     groups.phases(spec)
-    check_output(folder, overwrite)
+    check_output(spec, folder, overwrite)
     data = load_data(spec)
+    if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
+        raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
     spec = spec.replace(classes=len(data.classes))
+    check_last_batch(spec, data)
     backend = backends.load(spec.backend)
     device = backend.prepare(spec)
     models = backend.build_models(spec)
-    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
     run_record = describe_run(spec, data, backend, device, models, command)
+    run_record.timing["preparation_seconds"] = time.perf_counter() - start
+    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    with reserved(folder):
+        # Another run may have ended in this folder meanwhile.
+        check_output(spec, folder, overwrite)
+        train_and_record(spec, folder, watch, data, backend, model, run_record, start)
+    return run_record
+
+
+def train_and_record(
+    spec: ExperimentSpec,
+    folder: Path,
+    watch: Watch,
+    data: ImageData,
+    backend: Backend,
+    model: Any,
+    run_record: RunRecord,
+    start: float,
+) -> None:
+    """The part of a run that writes into its folder."""
     for stale in (record.PREDICTIONS, record.MODEL):
         (folder / stale).unlink(missing_ok=True)
     record.write_record(folder, run_record)
-    run_record.timing["preparation_seconds"] = time.perf_counter() - start
     try:
         history = backend.train_fine_tuning(model, spec, data, watch=RecordingWatch(folder, run_record, watch))
         write_results(folder, spec, data, backend, model, history)
+        assert history.test is not None
+        run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
     except BaseException as error:
         run_record.status = status_of(error)
         run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -99,7 +146,18 @@ def run(
     finally:
         finish(run_record, backend, start)
         record.write_record(folder, run_record)
-    return run_record
+
+
+def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
+    """Raise UserError where BatchNorm would have to learn from a single value: one image whose last map is 1 x 1."""
+    transform = pipeline.transform_for(spec)
+    single = spec.batch_size == 1 or len(data.train) % spec.batch_size == 1
+    learns = any("layer4" not in phase.frozen_statistics for phase in groups.phases(spec) if phase.epochs)
+    if transform.image_size <= 32 and single and learns:
+        raise UserError(
+            f"batch_size = {spec.batch_size} leaves a batch of one image of {transform.image_size} px, from which "
+            "BatchNorm learns nothing; choose another --batch-size, a larger --image-size or --batch-norm frozen"
+        )
 
 
 def status_of(error: BaseException) -> record.Status:

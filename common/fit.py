@@ -123,6 +123,8 @@ def fit(
             epoch = len(history.epochs) + 1
             loss, accuracy, seconds = train_epoch(backend, trainer, spec, transform, data, epoch, watch)
             history.test = predict(backend, model, spec, transform, data, watch)
+            if not math.isfinite(history.test.loss):
+                raise Diverged(diverged(f"the test loss is {history.test.loss} after epoch {epoch}", spec))
             metrics = EpochMetrics(
                 epoch, phase.name, loss, accuracy, history.test.loss, history.test.accuracy, seconds,
                 len(data.train) / seconds,
@@ -132,6 +134,14 @@ def fit(
     if history.test is None:
         history.test = predict(backend, model, spec, transform, data, watch)
     return history
+
+
+def diverged(what: str, spec: ExperimentSpec) -> str:
+    """The message of a run that diverged."""
+    return (
+        f"{what}: training diverged. Choose a smaller --learning-rate (it was {spec.learning_rate:g} with the "
+        f"{spec.loss_reduction} of the losses, {spec.mean_learning_rate:g} as for their mean)"
+    )
 
 
 def train_epoch(
@@ -155,11 +165,8 @@ def train_epoch(
             new_loss, new_correct = trainer.read_sums()
             loss_sum, correct = loss_sum + new_loss, correct + new_correct
             if not math.isfinite(loss_sum):
-                raise Diverged(
-                    f"the loss became {new_loss} in epoch {epoch}, by step {step} of {steps}: training diverged. "
-                    f"Choose a smaller --learning-rate (it was {spec.learning_rate:g} with the "
-                    f"{spec.loss_reduction} of the losses, {spec.mean_learning_rate:g} as for their mean)"
-                )
+                where = f"the loss became {new_loss} in epoch {epoch}, by step {step} of {steps}"
+                raise Diverged(diverged(where, spec))
             speed = seen / (time.perf_counter() - start)
             watch.on_progress(unread, f"epoch {epoch}/{spec.epochs}: training, {speed:.1f} images/s")
             unread = 0

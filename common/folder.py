@@ -110,6 +110,14 @@ def read_folder(
     return ImageData(top.name, top, classes, samples["train"], samples["test"], tuple(problems))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
@@ -120,7 +128,7 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in _visible(folder) if entry.is_dir()]
+    return [entry.name for entry in _visible(folder) if _is_folder(entry)]
 
 
 def _find_splits(root: Path) -> Path:
@@ -137,7 +145,7 @@ def _find_splits(root: Path) -> Path:
     if inner:
         raise UserError(f"{root} holds several data sets ({_and_so_on(inner)}). Give --data the path of one of them.")
     missing = [split for split in SPLITS if split not in folders]
-    contents = _and_so_on([entry.name + "/" * entry.is_dir() for entry in _visible(root)]) or "nothing"
+    contents = _and_so_on([entry.name + "/" * _is_folder(entry) for entry in _visible(root)]) or "nothing"
     raise UserError(f"{root} has no {' and no '.join(missing)} folder; found: {contents}. The layout is {LAYOUT}.")
 
 
@@ -164,7 +172,7 @@ def _is_image(name: str) -> bool:
 
 
 def _strays(top: Path, split: str) -> list[Skipped]:
-    names = [entry.name for entry in _visible(top / split) if not entry.is_dir() and _is_image(entry.name)]
+    names = [entry.name for entry in _visible(top / split) if not _is_folder(entry) and _is_image(entry.name)]
     return [Skipped(f"{split}/{name}", "lies beside the class folders, so it has no class") for name in names]
 
 
@@ -183,7 +191,7 @@ def _list_class(top: Path, split: str, name: str) -> tuple[list[_File], list[Ski
         for entry in _visible(folder):
             path = folder / entry.name
             shown = path.relative_to(top).as_posix()
-            if entry.is_dir():
+            if _is_folder(entry):
                 waiting.append(path)
             elif _is_image(entry.name):
                 images.append(_File(path, shown))

@@ -55,14 +55,23 @@ class Phase:
 
 
 def phases(spec: ExperimentSpec, param_group: bool = True) -> tuple[Phase, ...]:
-    """The phases of an experiment; raises UserError where nothing would train.
+    """The phases of an experiment; raises UserError where one would train nothing.
 
     param_group: whether stages and head have learning rates of their own; otherwise everything that is trained has
     the multiple 1, which is how the chapter trains from scratch.
     """
+    chosen = _phases(spec, param_group)
+    for phase in chosen:
+        if not phase.trained_stages:
+            raise UserError(
+                f"strategy {spec.strategy}: head_multiple and stage_multiples are 0 for every stage that would train "
+                f"in the phase {phase.name!r}; set one above 0"
+            )
+    return chosen
+
+
+def _phases(spec: ExperimentSpec, param_group: bool) -> tuple[Phase, ...]:
     everything = _multiples(spec, param_group)
-    if not any(everything.values()) or (spec.strategy == "feature-extraction" and not everything["head"]):
-        raise UserError("head_multiple and stage_multiples are 0 for every stage that would train; set one above 0")
     head_only = {stage: everything[stage] if stage == "head" else 0.0 for stage in STAGES}
     if spec.strategy == "feature-extraction":
         return (Phase("head", spec.epochs, head_only, frozenset(STAGES)),)

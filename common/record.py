@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from common.errors import UserError
+from common.files import write_atomically
 from common.fit import EpochMetrics, Predictions
 from common.folder import ImageData
 from common.spec import ExperimentSpec
-from common.weights import write_atomically
 
 SCHEMA_VERSION = 1
 RECORD, PREDICTIONS, MODEL = "record.json", "predictions.npz", "model.safetensors"
@@ -46,6 +46,8 @@ class RunRecord:
     model: dict[str, Any] = field(default_factory=dict)
     """Head shapes, parameters by stage, the class whose source weights mean hot dog."""
     epochs: list[EpochMetrics] = field(default_factory=list)
+    final: dict[str, float] = field(default_factory=dict)
+    """Loss and accuracy on the test images at the end, also of a run without epochs."""
     timing: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -100,10 +102,13 @@ def find_records(paths: Sequence[Path]) -> list[Path]:
 def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Field of the spec -> its value in each record, for the fields that are not the same in all.
 
-    Backend, strategy and seed are left out, and so are places of files: they are what a comparison varies.
+    Backend, strategy and seed are left out: they are what a comparison varies; and so are the addresses of downloads
+    and, where the pipeline is shared, the number of workers, which then changes nothing.
     """
-    varied = ("backend", "strategy", "seed", "data_url", "data_sha1", "workers")
     specs = [record.spec.to_dict() for record in records]
+    varied = {"backend", "strategy", "seed", "data_url", "data_sha1"}
+    if all(spec["pipeline"] == "shared" for spec in specs):
+        varied.add("workers")
     fields = [name for name in specs[0] if name not in varied]
     return {
         name: [spec[name] for spec in specs] for name in fields if any(spec[name] != specs[0][name] for spec in specs)

@@ -230,6 +230,8 @@ def check_ranges(spec: ExperimentSpec) -> None:
         raise UserError(f"{given} needs {absent} too: a download is only used when its SHA-1 is the one expected")
     if spec.data_url is not None and spec.data != "hotdog":
         raise UserError(f"data_url: only the data set hotdog is downloaded, but data = {spec.data!r}")
+    if spec.data == "":
+        raise UserError("data = '': expected demo, hotdog, or the path of a folder or .zip")
     if spec.weights == "":
         raise UserError("weights = '': expected distilled, tv_in1k, imagenet, none or the path of a .safetensors file")
     if spec.weights == "none" and spec.strategy != "scratch":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from common import resnet
 from common.errors import UserError
+from common.files import user_path, write_atomically
 from common.spec import ExperimentSpec
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -80,7 +79,7 @@ def locate(spec: ExperimentSpec) -> Path | None:
         return DISTILLED
     if spec.weights == "tv_in1k":
         return _download_from_hub(architecture, spec)
-    path = Path(spec.weights).expanduser()
+    path = user_path("--weights", spec.weights)
     if path.suffix in (".pth", ".pt", ".h5", ".params"):
         raise UserError(f"--weights {path}: expected a .safetensors file, whose reading cannot run code")
     if not path.is_file():
@@ -138,6 +137,8 @@ def read_header(path: Path) -> Header:
     table = _read_table(path)
     metadata = table.pop("__metadata__", {})
     shape = table.get("fc.weight", {}).get("shape", [resnet.SOURCE_CLASSES])
+    if not shape:
+        raise UserError(f"{path}: the tensor fc.weight has no shape, expected (classes, features)")
     try:
         names = tuple(json.loads(metadata["class_names"])) if "class_names" in metadata else None
         values = {f: _parse(f, metadata[f]) for f in Preprocessing.__dataclass_fields__ if f in metadata}
@@ -191,24 +192,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         **{k: v if isinstance(v, str) else json.dumps(v) for k, v in asdict(header.preprocessing).items()},
     }
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in checkpoint.arrays.items()}
+    # safetensors stores UTF-8; names of files need not be.
+    metadata = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in metadata.items()}
     write_atomically(path, save(arrays, metadata))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by way of a temporary one in the same folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        # mkstemp's files are private to their owner; this one should be as readable as any other.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def to_channels_last(array: NDArray[Any]) -> NDArray[Any]:

@@ -5,6 +5,7 @@ Runs in a bare interpreter until the right environment has taken over: the stand
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ def start(
     hand_over(command, backend, arguments)
     from common.errors import RunError, UserError
 
+    # So that a run that is told to end leaves a record that says so.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         sys.exit(main(arguments))
     except (UserError, RunError) as error:

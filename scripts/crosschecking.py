@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 import backends
 from common.crosscheck.compare import Check, Probe
 from common.crosscheck.scenarios import YARDSTICK_BACKEND
 from common.errors import RunError, UserError
-from common.weights import write_atomically
+from common.files import write_atomically
 from scripts.display import console
 from scripts.environments import project_variables, ready_python
 from scripts.options import CrosscheckOptions
@@ -70,7 +71,7 @@ def show(checks: list[Check], probes: dict[str, Probe]) -> None:
     for check in checks:
         pair = f"{check.farthest[0]}-{check.farthest[1]} {check.farthest[2]:.1e}" if check.farthest else ""
         table.add_row(
-            "[green]ok[/]" if check.passed else "[bold red]NO[/]",
+            Text("ok", style="green") if check.passed else Text("NO", style="bold red"),
             check.name,
             *(f"{check.distances[b]:.1e}" if b in check.distances else "" for b in probes),
             f"{check.allowed:.1e}" if check.allowed is not None else "",
@@ -81,9 +82,10 @@ def show(checks: list[Check], probes: dict[str, Probe]) -> None:
     console.print(table, soft_wrap=True)
     failed = [check for check in checks if not check.passed]
     if failed:
-        console.print(f"\n[bold red]{len(failed)} of {len(checks)} checks failed[/]: {failed[0].name}, ...")
+        names = ", ".join(check.name for check in failed)
+        console.print(f"\n{len(failed)} of {len(checks)} checks failed: {names}", style="bold red")
     else:
-        console.print(f"\n[green]All {len(checks)} checks passed[/] for {', '.join(probes)}.")
+        console.print(f"\nAll {len(checks)} checks passed for {', '.join(probes)}.", style="green")
 
 
 def write_json(path: Path, options: CrosscheckOptions, checks: list[Check], probes: dict[str, Probe]) -> None:

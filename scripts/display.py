@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from common.errors import UserError
 from common.fit import EpochMetrics, Predictions, Watch, describe
@@ -18,7 +19,8 @@ from common.images import open_rgb
 from common.record import RunRecord, differences
 from common.spec import ExperimentSpec, preset_names, read_preset
 
-console = Console(highlight=False)
+# Names of files and classes come from users: none of them is markup.
+console = Console(highlight=False, markup=False)
 
 
 class RichWatch(Watch):
@@ -45,27 +47,31 @@ class RichWatch(Watch):
         self.progress.update(self.task, advance=steps, description=text)
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
-        console.print(
-            f"{describe(metrics)}   [dim]{metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s[/]"
-        )
+        speed = f"   {metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s"
+        console.print(Text(describe(metrics)).append(speed, style="dim"))
+
+
+def make_table(*headings: str) -> Table:
+    """A plain table; the first column is never cut."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=number == 0, overflow="fold", justify="left" if number == 0 else "right")
+    return table
 
 
 def show_runs(records: dict[str, RunRecord]) -> None:
     """A table of finished runs: path of the record -> record."""
-    table = Table(title=None, box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("strategy", "test accuracy", "test loss", "trained parameters", "seconds", "images/s"):
-        table.add_column(heading, justify="left" if heading == "strategy" else "right")
+    table = make_table("strategy", "test accuracy", "test loss", "trained parameters", "seconds", "images/s")
     for record in records.values():
-        last = record.epochs[-1] if record.epochs else None
+        speed = record.timing.get("images_per_second")
         table.add_row(
             record.spec.strategy,
-            f"{last.test_accuracy:.3f}" if last else "-",
-            f"{last.test_loss:.3f}" if last else "-",
+            f"{record.final['test_accuracy']:.3f}",
+            f"{record.final['test_loss']:.3f}",
             f"{record.model['trained_parameters']:,}",
             f"{record.timing['total_seconds']:.0f}",
-            f"{record.timing['images_per_second']:.1f}" if last else "-",
+            f"{speed:.1f}" if speed else "-",
         )
-    console.print()
     console.print(table)
     first = next(iter(records.values()))
     console.print(
@@ -74,29 +80,31 @@ def show_runs(records: dict[str, RunRecord]) -> None:
         f"({first.environment['device']['name']})"
     )
     if first.data["skipped_images"]:
-        console.print(f"[yellow]{first.data['skipped_images']} unreadable images were skipped[/]")
+        console.print(f"{first.data['skipped_images']} unreadable images were skipped", style="yellow")
     for path in records:
         console.print(f"record: {path}", style="dim", soft_wrap=True)
 
 
 def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
     """A line a record, sorted by strategy and backend, and below it in what else the runs of a strategy differ."""
-    headings = ("strategy", "backend", "seed", "test accuracy", "test loss", "images/s", "device", "status")
-    table = Table(*headings, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = make_table("record", "strategy", "backend", "seed", "test accuracy", "test loss", "images/s", "status")
     chosen = sorted(records.items(), key=lambda item: (item[1].spec.strategy, item[1].spec.backend, item[1].spec.seed))
-    for _, record in chosen:
-        last = record.epochs[-1] if record.epochs else None
+    for number, (_, record) in enumerate(chosen, start=1):
+        speed = record.timing.get("images_per_second")
         table.add_row(
+            str(number),
             record.spec.strategy,
             record.spec.backend,
             str(record.spec.seed),
-            f"{last.test_accuracy:.3f}" if last else "-",
-            f"{last.test_loss:.3f}" if last else "-",
-            f"{record.timing['images_per_second']:.1f}" if "images_per_second" in record.timing else "-",
-            record.environment["device"]["kind"],
+            f"{record.final['test_accuracy']:.3f}" if record.final else "-",
+            f"{record.final['test_loss']:.3f}" if record.final else "-",
+            f"{speed:.1f}" if speed else "-",
             record.status,
         )
     to.print(table)
+    to.print()
+    for number, (path, _) in enumerate(chosen, start=1):
+        to.print(f"{number}: {path}", style="dim", soft_wrap=True)
     for strategy in dict.fromkeys(record.spec.strategy for _, record in chosen):
         different = differences([record for _, record in chosen if record.spec.strategy == strategy])
         if different:
@@ -126,7 +134,8 @@ def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console)
         multiples = [f"{phase['multiples'][stage]:g}" for phase in findings["phases"]]
         stages.add_row(stage, f"{count:,}", ", then ".join(multiples))
     stages.add_row("all", f"{findings['parameters']:,}", "")
-    to.print(f"[bold]{findings['architecture']}[/], {spec.backend}, weights {spec.weights}, strategy {spec.strategy}\n")
+    title = f"{findings['architecture']}, {spec.backend}, weights {spec.weights}, strategy {spec.strategy}"
+    to.print(title, style="bold")
     to.print(heads, "\n", stages, sep="")
     row = findings["hotdog"]
     if row:

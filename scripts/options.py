@@ -146,7 +146,11 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
 
 def parse_runs(arguments: list[str]) -> list[RunOptions]:
     """The runs that `arguments` ask for: the strategy they name, or each of the preset's. Fails as `parse` does."""
-    first = parse(RunOptions, "run", arguments)
+    # Without source weights there is only training from scratch.
+    sourceless = value_of(arguments, "--weights") == "none" and value_of(arguments, "--strategy") is None
+    first = parse(RunOptions, "run", arguments, "scratch" if sourceless else None)
+    if sourceless:
+        return [first]
     if value_of(arguments, "--strategy"):
         return [first]
     strategies = read_preset(first.preset).get("strategies", [first.spec.strategy])

@@ -22,20 +22,19 @@ def main(arguments: list[str]) -> int:
         return 0
     preset, backend = runs[0].preset, runs[0].spec.backend
     if value_of(arguments, "--preset") is None:
-        console.print(
-            f"No --preset given, so this is [bold]{preset}[/]: pictures of hot dogs and other food that this project "
-            "draws itself.\nThe book's experiment, on photographs: [bold]python -m scripts.run --preset d2l[/]"
-        )
+        data = runs[0].spec.data
+        what = "hot dogs and other food that this project draws itself" if data == "demo" else f"its rates, on {data}"
+        console.print(f"No --preset given, so this is {preset}: {what}.")
+        console.print("The book's experiment, on photographs: python -m scripts.run --preset d2l")
     output = runs[0].output or experiment.free_folder(Path("runs"), f"{preset}-{backend}")
     folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
     for run, folder in zip(runs, folders, strict=True):
-        experiment.check_output(folder, run.overwrite)
+        experiment.check_output(run.spec, folder, run.overwrite)
     records: dict[str, RunRecord] = {}
     for run, folder in zip(runs, folders, strict=True):
         spec = run.spec
-        console.print(
-            f"\n[bold]{spec.strategy}[/], {spec.backend}, {spec.model}, weights {spec.weights}", soft_wrap=True
-        )
+        start_from = "random values" if spec.strategy == "scratch" else f"weights {spec.weights}"
+        console.print(f"\n{spec.strategy}: {spec.backend}, {spec.model}, {start_from}", style="bold", soft_wrap=True)
         command = ["python", "-m", "scripts.run", *arguments]
         with RichWatch() as watch:
             records[str(folder / RECORD)] = experiment.run(spec, folder, watch, command, run.overwrite)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from common import experiment, fit, groups, imagenet, pipeline, resnet, weights
 from common.crosscheck.scenarios import Scenario, sample
+from common.files import write_atomically
 from common.fit import Watch
 from common.folder import ImageData
 from common.spec import ExperimentSpec
-from common.weights import write_atomically
 
 if TYPE_CHECKING:
     from backends.contract import Backend

@@ -148,6 +148,26 @@ def test_an_output_that_cannot_be_written_is_refused(fake, spec, tmp_path) -> No
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_names_outside_utf8_do_not_lose_the_model(fake, spec, tmp_path) -> None:
+    import os
+    import shutil
+
+    root = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")
+    shutil.copytree(spec.data, root)
+    experiment.run(spec.replace(data=root), tmp_path / "out", Quiet())
+    assert read_checked(tmp_path / "out").status == "complete"
+    assert "bad" in weights.read_header(tmp_path / "out" / "model.safetensors").source
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 21])
+def test_one_image_of_one_last_pixel_is_refused(fake, spec, tmp_path, batch_size) -> None:
+    small = spec.replace(image_size=32, batch_size=batch_size)
+    with pytest.raises(UserError, match="--batch-size"):
+        experiment.run(small, tmp_path / "out", Quiet())
+    assert not (tmp_path / "out").exists()
+    experiment.run(small.replace(batch_norm="frozen"), tmp_path / "frozen", Quiet())
+
+
 def test_a_pipeline_that_loses_images_is_noticed(fake, spec, pictures, monkeypatch) -> None:
     whole = fit.train_batches
     monkeypatch.setattr(fit, "train_batches", lambda *arguments: list(whole(*arguments))[:-1])

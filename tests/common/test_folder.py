@@ -203,3 +203,13 @@ def test_links_in_a_circle_end(tmp_path):
     os.symlink(root / "train" / "hotdog", root / "train" / "hotdog" / "again")
     names = [sample.name for sample in read(root).train if sample.label == 0]
     assert names == [f"train/hotdog/000{i}.jpg" for i in range(3)]
+
+
+def test_a_link_to_itself_is_listed_like_any_file_that_is_no_image(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(tmp_path / split / name / "1.png")
+    (tmp_path / "train" / "a" / "loop").symlink_to(tmp_path / "train" / "a" / "loop")
+    with pytest.raises(UserError, match="train/a/loop"):
+        read_folder(tmp_path, progress=False)

@@ -74,3 +74,11 @@ def test_nothing_to_train_is_refused() -> None:
         groups.phases(ExperimentSpec(head_multiple=0, stage_multiples=StageMultiples(0, 0, 0, 0, 0)))
     with pytest.raises(UserError, match="head_multiple"):
         groups.phases(ExperimentSpec(head_multiple=0, strategy="feature-extraction"))
+    with pytest.raises(UserError, match="phase 'head'"):
+        groups.phases(ExperimentSpec(head_multiple=0, strategy="warm-up"))
+    with pytest.raises(UserError, match="last stages"):
+        groups.phases(
+            ExperimentSpec(
+                head_multiple=0, strategy="partial", partial_stages=1, stage_multiples=StageMultiples(layer4=0)
+            )
+        )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from common import imagenet, resnet, weights
+from common import files, imagenet, resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -64,6 +64,13 @@ def test_layouts_are_each_others_inverse() -> None:
 
 def spec_for(path: Path) -> ExperimentSpec:
     return ExperimentSpec(weights=str(path))
+
+
+def test_a_head_without_a_shape_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"fc.weight": np.array(1.0, np.float32)}, path)
+    with pytest.raises(UserError, match="fc.weight has no shape"):
+        weights.read_for(spec_for(path))
 
 
 def test_torchs_batch_counters_are_ignored(tmp_path: Path, arrays: weights.Arrays) -> None:
@@ -176,13 +183,13 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
-    weights.write_atomically(path, b"old")
+    files.write_atomically(path, b"old")
 
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        weights.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

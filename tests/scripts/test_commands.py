@@ -113,6 +113,76 @@ def test_divergence_ends_with_code_1(monkeypatch, capsys, pictures) -> None:
     assert json.loads(Path("out/record.json").read_text())["status"] == "diverged"
 
 
+def test_divergence_in_the_last_step_of_an_epoch_is_one_too(monkeypatch, capsys, pictures) -> None:
+    """The training loss is still finite, the test loss no longer is."""
+    arguments = [*small(pictures), "--batch-size", "128", "--learning-rate", "1e300", "--output", "out"]
+    assert call(monkeypatch, scripts.run, *arguments, "--strategy", "fine-tune") == 1
+    assert "test loss" in capsys.readouterr().err
+    assert json.loads(Path("out/record.json").read_text())["status"] == "diverged"
+
+
+def test_a_run_does_not_replace_its_own_source(monkeypatch, capsys, pictures) -> None:
+    from common.weights import DISTILLED
+
+    Path("out").mkdir()
+    source = Path("out/model.safetensors")
+    source.write_bytes(DISTILLED.read_bytes())
+    arguments = [*small(pictures), "--weights", "out/model.safetensors", "--output", "out", "--overwrite"]
+    assert call(monkeypatch, scripts.run, *arguments, "--strategy", "fine-tune") == 2
+    assert "its own --weights" in capsys.readouterr().err
+    assert source.read_bytes() == DISTILLED.read_bytes()
+
+
+def test_two_runs_do_not_share_a_folder(monkeypatch, capsys, pictures) -> None:
+    from common.experiment import reserved
+
+    with reserved(Path("out")):
+        assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "partial", "--output", "out") == 2
+    assert "another run" in capsys.readouterr().err
+    assert list(Path("out").iterdir()) == []
+
+
+def test_sigterm_leaves_a_record_that_says_so(monkeypatch, pictures) -> None:
+    import os
+    import signal
+
+    monkeypatch.setattr("common.fit.train_epoch", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "scratch", "--output", "out") == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert json.loads(Path("out/record.json").read_text())["status"] == "interrupted"
+
+
+def test_names_are_no_markup(monkeypatch, capsys, tmp_path) -> None:
+    root = write_pictures(tmp_path / "[bold]data", ["[red]a", "b"], train=2, test=2)
+    output = "[/red]out"
+    assert call(monkeypatch, scripts.run, *small(root), "--strategy", "fine-tune", "--output", output) == 0
+    assert f"{output}/record.json" in capsys.readouterr().out
+    assert call(monkeypatch, scripts.show, "--data", str(root), "--output", "grid.png") == 0
+    assert "{'[red]a': 0, 'b': 1}" in capsys.readouterr().out
+    assert call(monkeypatch, scripts.run, *small(root), "--weights", "[/b]x.safetensors") == 2
+    assert "there is no such file" in capsys.readouterr().err
+
+
+def test_without_source_weights_only_scratch_runs(monkeypatch, pictures) -> None:
+    assert call(monkeypatch, scripts.run, *small(pictures), "--weights", "none", "--output", "out") == 0
+    assert json.loads(Path("out/record.json").read_text())["spec"]["strategy"] == "scratch"
+
+
+def test_no_epochs_report_the_evaluation(monkeypatch, capsys, pictures) -> None:
+    arguments = [*small(pictures), "--epochs", "0", "--strategy", "fine-tune", "--output", "out"]
+    assert call(monkeypatch, scripts.run, *arguments) == 0
+    accuracy = json.loads(Path("out/record.json").read_text())["final"]["test_accuracy"]
+    assert f"{accuracy:.3f}" in capsys.readouterr().out
+
+
+def test_a_failed_start_leaves_no_folder(monkeypatch) -> None:
+    assert call(monkeypatch, scripts.run, "--data", "nowhere", "--output", "out") == 2
+    assert not Path("out").exists()
+
+
 def test_ctrl_c_ends_with_code_130(monkeypatch, pictures) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -127,7 +197,9 @@ UNHAPPY = [
     ["--strategy", "finetune"], ["--strategy", ""], ["--model", "vgg"], ["--model", "resnet18_v2"],
     ["--backend", "mxnet", "--model", "resnet50"], ["--backend", "jax", "--model", "resnet18_v2"],
     ["--weights", ""], ["--weights", "nowhere.safetensors"], ["--weights", "."], ["--weights", "x.pth"],
-    ["--weights", "none"], ["--weights", "distilled", "--model", "resnet50"], ["--weights", "text.txt"],
+    ["--weights", "none", "--strategy", "partial"], ["--data", "~nobody-here/x"], ["--data", "x" * 300],
+    ["--weights", "~nobody-here/x"], ["--classes", "7"], ["--weights", "text.txt"],
+    ["--weights", "distilled", "--model", "resnet50"],
     ["--weights", "empty.safetensors"], ["--weights", "zeros.safetensors"], ["--weights", "page.safetensors"],
     ["--data", "nowhere"], ["--data", ""], ["--data", "text.txt"], ["--data", "broken.zip"], ["--data", "empty"],
     ["--data", "flat"], ["--data", "oneclass"], ["--data", "lopsided"], ["--data", "emptyclass"],
@@ -190,7 +262,7 @@ def test_unhappy_input_is_explained_and_loses_nothing(monkeypatch, capsys, pictu
     spoil(Path())
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     base = small(pictures)
-    if "--strategy" not in arguments and arguments != ["--weights", "none"]:
+    if "--strategy" not in arguments:
         base += ["--strategy", "fine-tune"]
     assert call(monkeypatch, scripts.run, *base, *arguments) == 2
     message = capsys.readouterr()
