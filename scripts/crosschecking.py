@@ -63,7 +63,7 @@ def show(checks: list[Check], probes: dict[str, Probe]) -> None:
     """The table: for each check every backend's distance to the yardstick, and the pair that is farthest apart."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
-    table.add_column("check", overflow="fold")
+    table.add_column("check", no_wrap=True)
     for backend in probes:
         table.add_column(backend, justify="right")
     table.add_column("allowed", justify="right")
