@@ -99,6 +99,23 @@ def find_records(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
+def agreement(first: Path, second: Path) -> tuple[int, int, float] | None:
+    """How the predictions beside two records agree: the number of images whose top-1 class differs, the number of
+    images, and the largest difference of a logit. None where predictions are missing or not of the same images."""
+    loaded = []
+    for path in (first, second):
+        try:
+            with np.load(path.parent / PREDICTIONS) as stored:
+                loaded.append({name: stored[name] for name in ("logits", "names", "classes")})
+        except (OSError, ValueError, KeyError):
+            return None
+    one, other = loaded
+    if not all(np.array_equal(one[name], other[name]) for name in ("names", "classes")):
+        return None
+    differ = int((one["logits"].argmax(axis=1) != other["logits"].argmax(axis=1)).sum())
+    return differ, len(one["logits"]), float(np.abs(one["logits"] - other["logits"]).max())
+
+
 def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Field of the spec -> its value in each record, for the fields that are not the same in all.
 

@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.fit import EpochMetrics, Predictions, Watch, describe
 from common.folder import Sample
 from common.images import open_rgb
-from common.record import RunRecord, differences
+from common.record import RunRecord, agreement, differences
 from common.spec import ExperimentSpec, preset_names, read_preset
 
 # Names of files and classes come from users: none of them is markup.
@@ -105,12 +105,24 @@ def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
     to.print()
     for number, (path, _) in enumerate(chosen, start=1):
         to.print(f"{number}: {path}", style="dim", soft_wrap=True)
+    show_agreement(chosen, to)
     for strategy in dict.fromkeys(record.spec.strategy for _, record in chosen):
         different = differences([record for _, record in chosen if record.spec.strategy == strategy])
         if different:
             to.print(f"\nThe runs of {strategy} differ in more than backend and seed:")
         for name, values in different.items():
             to.print(f"  {name}: {', '.join(sorted({str(value) for value in values}))}", soft_wrap=True)
+
+
+def show_agreement(records: Sequence[tuple[str, RunRecord]], to: Console) -> None:
+    """How far the predictions of each run are from those of the first with the same strategy and seed."""
+    first: dict[tuple[str, int], tuple[int, str]] = {}
+    for number, (path, record) in enumerate(records, start=1):
+        one, one_path = first.setdefault((record.spec.strategy, record.spec.seed), (number, path))
+        found = agreement(Path(one_path), Path(path)) if one != number else None
+        if found:
+            differ, count, apart = found
+            to.print(f"{one} and {number}: {differ} of {count} predictions differ, logits by up to {apart:.1e}")
 
 
 def show_presets() -> None:
