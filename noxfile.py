@@ -85,7 +85,8 @@ def add_sessions_of_backend(name: str) -> None:
 
     def tests(session: nox.Session) -> None:
         command = ["-m", "pytest", "tests/backends", "--backend", name, *session.posargs]
-        session.run(python_of(session, name), *command, external=True)
+        # The tests' tensors are small: a second thread costs more than it brings, most on a busy machine.
+        session.run(python_of(session, name), *command, env={"OMP_NUM_THREADS": "1"}, external=True)
 
     tests.__doc__ = f"Test the {name} backend in its environment."
     nox.session(name=f"tests-{name}", venv_backend="none")(tests)
