@@ -217,8 +217,7 @@ def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> di
         "hotdog_index": None,
     }
     if models.pretrained is not None:
-        checkpoint = weights.read_for(spec)
-        names = checkpoint.header.class_names if checkpoint else imagenet.class_names()
+        names = imagenet.source_class_names(spec)
         heads["source_head_shape"] = list(backend.head_shape(models.pretrained))
         heads["hotdog_index"] = imagenet.hotdog_index(names) if imagenet.HOTDOG_NAME in names else None
     return heads

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from common.errors import UserError
+from common.spec import ExperimentSpec
 
 # "hotdog, hot dog, red hot". One edition of the chapter uses 713, which is "photocopier".
 HOTDOG = 934
@@ -18,6 +19,17 @@ def class_names() -> tuple[str, ...]:
     from common import weights
 
     return weights.read_header(weights.DISTILLED).class_names
+
+
+def source_class_names(spec: ExperimentSpec) -> tuple[str, ...]:
+    """The class names of an experiment's source weights, read from the file's header; ImageNet's for a model zoo.
+
+    Raises UserError as `common.weights.locate` and `read_header` do.
+    """
+    from common import weights
+
+    path = weights.locate(spec)
+    return weights.read_header(path).class_names if path else class_names()
 
 
 def hotdog_index(names: Sequence[str]) -> int:

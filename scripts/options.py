@@ -149,9 +149,7 @@ def parse_runs(arguments: list[str]) -> list[RunOptions]:
     # Without source weights there is only training from scratch.
     sourceless = value_of(arguments, "--weights") == "none" and value_of(arguments, "--strategy") is None
     first = parse(RunOptions, "run", arguments, "scratch" if sourceless else None)
-    if sourceless:
-        return [first]
-    if value_of(arguments, "--strategy"):
+    if sourceless or value_of(arguments, "--strategy"):
         return [first]
     strategies = read_preset(first.preset).get("strategies", [first.spec.strategy])
     return [parse(RunOptions, "run", arguments, strategy) for strategy in strategies]

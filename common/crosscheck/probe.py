@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import experiment, fit, groups, imagenet, pipeline, resnet, weights
+from common import experiment, fit, groups, imagenet, pipeline, resnet
 from common.crosscheck.scenarios import Scenario, sample
 from common.files import write_atomically
 from common.fit import Watch
@@ -62,8 +62,7 @@ def describe(
 ) -> tuple[dict[str, Any], Arrays]:
     """Shapes, counts and names, the hot-dog row, and the source network's logits on one batch (zero-shot)."""
     models = backend.build_models(spec)
-    checkpoint = weights.read_for(spec)
-    names = checkpoint.header.class_names if checkpoint else imagenet.class_names()
+    names = imagenet.source_class_names(spec)
     index = imagenet.hotdog_index(names)
     counts = experiment.count_parameters(spec, backend, models.fine_tune)
     facts = {
