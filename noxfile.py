@@ -125,5 +125,5 @@ for _name in backends.NAMES:
 for _name in environments.ENVIRONMENTS:
     add_environment_session(_name)
 add_command_session("run", "Run the experiment: -- --backend torch ...")
-add_command_session("compare", "Hold records side by side: -- runs/*/*/record.json")
+add_command_session("compare", "Run all backends with several seeds and leave one page: -- --preset demo --seeds 3 ...")
 add_command_session("crosscheck", "Check that all backends compute the same: -- ...")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from common.fit import EpochMetrics, History, Predictions, Watch
 from common.folder import ImageData
 from common.record import RunRecord
 from common.spec import ExperimentSpec
+from common.tensorboard import TensorBoardWatch
 
 if TYPE_CHECKING:
     from backends.contract import Backend, Device, Models
@@ -89,9 +90,15 @@ def reserved(folder: Path) -> Iterator[None]:
 
 
 def run(
-    spec: ExperimentSpec, folder: Path, watch: Watch, command: Sequence[str] = (), overwrite: bool = False
+    spec: ExperimentSpec,
+    folder: Path,
+    watch: Watch,
+    command: Sequence[str] = (),
+    overwrite: bool = False,
+    tensorboard: bool = False,
 ) -> RunRecord:
-    """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`.
+    """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`, and with
+    `tensorboard` a folder `tensorboard` with its events.
 
     Raises UserError before anything is written when the input is bad, common.fit.Diverged, other RunErrors and
     KeyboardInterrupt after the record was marked with it.
@@ -114,7 +121,8 @@ def run(
     with reserved(folder):
         # Another run may have ended in this folder meanwhile.
         check_output(spec, folder, overwrite)
-        train_and_record(spec, folder, watch, data, backend, model, run_record, start)
+        with TensorBoardWatch(folder, spec, watch) if tensorboard else nullcontext(watch) as watch:
+            train_and_record(spec, folder, watch, data, backend, model, run_record, start)
     return run_record
 
 

@@ -112,8 +112,7 @@ def fit(
     """
     watch = watch or Watch()
     transform = pipeline.transform_for(spec)
-    batches = [math.ceil(len(samples) / spec.batch_size) for samples in (data.train, data.test)]
-    watch.on_start(spec.epochs * sum(batches) or batches[1])
+    watch.on_start(steps(spec, data))
     history = History()
     for phase in groups.phases(spec, param_group):
         if phase.epochs == 0:
@@ -134,6 +133,12 @@ def fit(
     if history.test is None:
         history.test = predict(backend, model, spec, transform, data, watch)
     return history
+
+
+def steps(spec: ExperimentSpec, data: ImageData) -> int:
+    """Number of batches over all epochs, evaluations included."""
+    train, test = (math.ceil(len(samples) / spec.batch_size) for samples in (data.train, data.test))
+    return spec.epochs * (train + test) or test
 
 
 def diverged(what: str, spec: ExperimentSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ class RichWatch(Watch):
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
         speed = f"   {metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s"
         console.print(Text(describe(metrics)).append(speed, style="dim"))
+
+
+class JsonWatch(Watch):
+    """Tells a program how training goes: a JSON object a line, on standard output."""
+
+    def __enter__(self) -> JsonWatch:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def on_progress(self, steps: int, text: str) -> None:
+        print(json.dumps({"steps": steps, "text": text}), flush=True)
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        print(describe(metrics), flush=True)
 
 
 def make_table(*headings: str) -> Table:

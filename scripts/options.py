@@ -37,6 +37,10 @@ class RunOptions(SpecOptions):
     strategies get a folder each inside it."""
     overwrite: bool = False
     """Replace a record that is in the output folder already."""
+    tensorboard: bool = False
+    """Also write events for TensorBoard, beside the record."""
+    progress: Literal["bar", "json"] = "bar"
+    """How to show progress: to people, or to a program as a JSON object a line."""
     list_presets: bool = False
     """Show the presets and stop."""
 
@@ -120,11 +124,29 @@ class ProbeOptions(ExperimentOfCrosscheck):
 
 
 @dataclass
-class CompareOptions:
-    """Hold run records side by side: accuracy, loss, speed, and in what their experiments differ."""
+class CompareOptions(SpecOptions):
+    """Run an experiment in several frameworks with several seeds, and hold the runs side by side on one page.
 
-    records: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
-    """Records, or folders that are searched for them."""
+    Runs that are complete already are not repeated. With RECORD, nothing is run: the page is made of these records.
+    """
+
+    records: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Records of runs, or folders that are searched for them."""
+    backends: tuple[str, ...] = ()
+    """The backends to run; by default all four."""
+    seeds: int = 3
+    """How many seeds, counted from --seed."""
+    jobs: int = 1
+    """Runs at the same time, each with its share of the cores, and of the GPUs if there are several."""
+    output: Path | None = None
+    """Folder of the runs and of report.html, report.md and report.json; by default runs/compare-<preset>, and
+    runs/report for given records."""
+    overwrite: bool = False
+    """Repeat all runs, and replace what is in the output folder."""
+    tensorboard: bool = False
+    """Also write events for TensorBoard, beside each record."""
+    crosscheck: Path = Path("runs/crosscheck/crosscheck.json")
+    """The result of scripts.crosscheck to show on the page, if there is such a file."""
 
 
 Options = TypeVar("Options", bound=SpecOptions)
@@ -144,12 +166,32 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
     return tyro.cli(kind, prog=f"python -m scripts.{command}", args=arguments, default=defaults)
 
 
-def parse_runs(arguments: list[str]) -> list[RunOptions]:
-    """The runs that `arguments` ask for: the strategy they name, or each of the preset's. Fails as `parse` does."""
+def parse_strategies(kind: type[Options], command: str, arguments: list[str]) -> list[Options]:
+    """The options for each strategy that `arguments` ask for: the one they name, or those of the preset. Fails as
+    `parse` does."""
     # Without source weights there is only training from scratch.
     sourceless = value_of(arguments, "--weights") == "none" and value_of(arguments, "--strategy") is None
-    first = parse(RunOptions, "run", arguments, "scratch" if sourceless else None)
+    first = parse(kind, command, arguments, "scratch" if sourceless else None)
     if sourceless or value_of(arguments, "--strategy"):
         return [first]
     strategies = read_preset(first.preset).get("strategies", [first.spec.strategy])
-    return [parse(RunOptions, "run", arguments, strategy) for strategy in strategies]
+    return [parse(kind, command, arguments, strategy) for strategy in strategies]
+
+
+def as_arguments(spec: ExperimentSpec, preset: str) -> list[str]:
+    """The shortest options that give `spec` from `preset`, backend, strategy and seed always among them."""
+    base = {**load_preset(preset, spec.strategy).to_dict(), "backend": None, "strategy": None, "seed": None}
+    arguments = ["--preset", preset]
+    for name, value in spec.to_dict().items():
+        if isinstance(value, dict):
+            pairs = {f"{name}.{key}": part for key, part in value.items() if part != base[name][key]}
+        else:
+            pairs = {name: value} if value != base[name] else {}
+        for key, part in pairs.items():
+            option = key.replace("_", "-")
+            if isinstance(part, bool):
+                arguments.append(f"--{option}" if part else f"--no-{option}")
+            else:
+                parts = part if isinstance(part, list | tuple) else [part]
+                arguments += [f"--{option}", *map(str, parts)]
+    return arguments

@@ -7,15 +7,15 @@ from scripts.command import backend_wanted, start, value_of
 
 def main(arguments: list[str]) -> int:
     """Run the strategies asked for, one record each; return the exit code."""
-    from scripts.options import parse_runs
+    from scripts.options import RunOptions, parse_strategies
 
     # Before the imports below, which --help need not wait for.
-    runs = parse_runs(arguments)
+    runs = parse_strategies(RunOptions, "run", arguments)
     from pathlib import Path
 
     from common import experiment
     from common.record import RECORD, RunRecord
-    from scripts.display import RichWatch, console, show_presets, show_runs
+    from scripts.display import JsonWatch, RichWatch, console, show_presets, show_runs
 
     if runs[0].list_presets:
         show_presets()
@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
         start_from = "random values" if spec.strategy == "scratch" else f"weights {spec.weights}"
         console.print(f"\n{spec.strategy}: {spec.backend}, {spec.model}, {start_from}", style="bold", soft_wrap=True)
         command = ["python", "-m", "scripts.run", *arguments]
-        with RichWatch() as watch:
-            records[str(folder / RECORD)] = experiment.run(spec, folder, watch, command, run.overwrite)
+        with JsonWatch() if run.progress == "json" else RichWatch() as watch:
+            records[str(folder / RECORD)] = experiment.run(spec, folder, watch, command, run.overwrite, run.tensorboard)
     show_runs(records)
     return 0
 

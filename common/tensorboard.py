@@ -1,0 +1,53 @@
+"""Events for TensorBoard: the same tags for every framework, so that runs of different ones share their charts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from common.fit import EpochMetrics, Predictions, Watch
+from common.spec import ExperimentSpec
+
+FOLDER = "tensorboard"
+
+
+class TensorBoardWatch(Watch):
+    """Writes the metrics of every epoch as scalars and the spec as text, and passes everything on to another watch.
+
+    The tags are loss/train, loss/test, accuracy/train, accuracy/test and images_per_second, all by epoch.
+    """
+
+    def __init__(self, folder: Path, spec: ExperimentSpec, shown: Watch) -> None:
+        self.folder, self.spec, self.shown = folder / FOLDER, spec, shown
+
+    def __enter__(self) -> TensorBoardWatch:
+        from tensorboardX import SummaryWriter
+
+        # TensorBoard would draw an earlier run's events into the same curve.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.writer = SummaryWriter(str(self.folder))
+        # Indented by four spaces, Markdown shows text as it is.
+        self.writer.add_text("spec", "".join(f"    {line}\n" for line in self.spec.to_json().splitlines()))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.writer.close()
+
+    def on_start(self, steps: int) -> None:
+        self.shown.on_start(steps)
+
+    def on_progress(self, steps: int, text: str) -> None:
+        self.shown.on_progress(steps, text)
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        scalars = {
+            "loss/train": metrics.loss,
+            "loss/test": metrics.test_loss,
+            "accuracy/train": metrics.train_accuracy,
+            "accuracy/test": metrics.test_accuracy,
+            "images_per_second": metrics.images_per_second,
+        }
+        for tag, value in scalars.items():
+            self.writer.add_scalar(tag, value, metrics.epoch)
+        self.writer.flush()
+        self.shown.on_epoch(metrics, predictions)

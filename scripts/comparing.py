@@ -1,0 +1,319 @@
+"""What `scripts.compare` runs: which runs there are, which are done already, and running the others.
+
+Every run is a process of its own in its backend's environment. Missing environments are built while the runs of the
+others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import backends
+from common import experiment, fit, weights
+from common.errors import UserError
+from common.folder import ImageData
+from common.record import RECORD, RunRecord, read_record
+from common.spec import MODELS_BY_BACKEND, ExperimentSpec
+from scripts import environments
+from scripts.options import CompareOptions, as_arguments, parse_strategies
+
+LOG = "log.txt"
+# The script finds its environment by itself.
+RUN_COMMAND = (sys.executable, "-P", "-m", "scripts.run")
+# The smallest first, so that runs can begin soon.
+BUILD_ORDER = ("mxnet", "jax", "keras", "torch")
+
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass
+class Run:
+    """One run of a comparison."""
+
+    spec: ExperimentSpec
+    folder: Path
+    arguments: list[str]
+    """Of `scripts.run`, but for how it shows progress."""
+    steps: int
+    """Batches, those of the evaluations included."""
+    state: State = "waiting"
+    steps_done: int = 0
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec.backend} {self.spec.strategy}, seed {self.spec.seed}"
+
+
+def plan_runs(options: CompareOptions, arguments: list[str]) -> list[Run]:
+    """The runs that the options ask for, seed by seed, those that are complete already marked as done.
+
+    Raises UserError for backends that cannot run the experiment, for data or weights that are not to be had, and where
+    the output folder holds other runs.
+    """
+    names = chosen_backends(options)
+    strategies = [parsed.spec for parsed in parse_strategies(CompareOptions, "compare", arguments)]
+    specs = [
+        spec.replace(backend=backend, seed=spec.seed + number)
+        for number in range(options.seeds)
+        for spec in strategies
+        for backend in names
+    ]
+    data = experiment.load_data(specs[0])
+    for spec in specs:
+        # A bad spec, bad weights and a failing download end the comparison before anything is run.
+        weights.read_for(spec)
+    runs = [plan_run(options, spec, data) for spec in specs]
+    for run in runs:
+        skip_if_complete(run, data, options.overwrite)
+    return runs
+
+
+def chosen_backends(options: CompareOptions) -> list[str]:
+    """The backends to compare, in the project's order; raises UserError for a name that is none, or that lacks the
+    model."""
+    wanted = [name for text in options.backends for name in text.split(",") if name] or list(backends.NAMES)
+    for name in wanted:
+        if name not in backends.NAMES:
+            raise UserError(f"--backends {name}: the backends are {', '.join(backends.NAMES)}")
+        if options.spec.model not in MODELS_BY_BACKEND[name]:
+            able = [n for n, models in MODELS_BY_BACKEND.items() if options.spec.model in models]
+            raise UserError(f"--model {options.spec.model}: not offered by {name}; choose --backends {' '.join(able)}")
+    return [name for name in backends.NAMES if name in wanted]
+
+
+def plan_run(options: CompareOptions, spec: ExperimentSpec, data: ImageData) -> Run:
+    """One run, with its folder and its command."""
+    assert options.output is not None
+    folder = options.output / spec.backend / f"{spec.strategy}-seed{spec.seed}"
+    arguments = [*as_arguments(spec, options.preset), "--output", str(folder)]
+    return Run(spec, folder, [*arguments, *(["--tensorboard"] if options.tensorboard else [])], fit.steps(spec, data))
+
+
+def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:
+    """Mark a run as done whose record is complete, with the same spec on the same data.
+
+    Raises UserError where a complete record is of something else, unless it may be replaced.
+    """
+    if not (run.folder / RECORD).exists() or overwrite:
+        return
+    record = read_record(run.folder)
+    if record.status != "complete":
+        return
+    # The number of classes comes from the data.
+    wanted = run.spec.replace(classes=len(data.classes))
+    if record.data["fingerprint"] != data.fingerprint or record.spec != wanted:
+        other = [name for name, value in wanted.to_dict().items() if record.spec.to_dict()[name] != value]
+        raise UserError(
+            f"--output {run.folder.parent.parent}: {run.folder} holds a complete run with other "
+            f"{', '.join(other) or 'images'}; choose another --output, or replace it with --overwrite"
+        )
+    run.state, run.steps_done = "done", run.steps
+
+
+@dataclass
+class Comparison:
+    """Runs in work: `jobs` at a time, each with its share of the cores, and of the GPUs if there are several."""
+
+    runs: Sequence[Run]
+    jobs: int
+    on_change: Callable[[Run, str], None]
+    """Called, from any thread, with a run that moved on and what to say of it."""
+    builds: dict[str, str] = field(default_factory=dict)
+    """Backend -> state of its environment: `ready`, `building`, `waiting`, or why there is none."""
+
+    def __post_init__(self) -> None:
+        self.changed = threading.Condition()
+        self.processes: dict[int, subprocess.Popen[str]] = {}
+        self.stopped = False
+        for backend in {run.spec.backend for run in self.runs if run.state != "done"}:
+            self.builds[backend] = "ready" if environments.ready_python(backend) else "waiting"
+
+    def work(self) -> None:
+        """Build what is missing, run what is not done; returns when every run is done or failed."""
+        threads = [threading.Thread(target=self.build_environments, daemon=True)]
+        threads += [threading.Thread(target=self.run_some, args=(job,), daemon=True) for job in range(self.jobs)]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                # Without a timeout Windows would not see Ctrl-C.
+                while thread.is_alive():
+                    thread.join(timeout=0.2)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the processes, which mark their records as interrupted, and wait for them."""
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
+            processes = list(self.processes.values())
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def build_environments(self) -> None:
+        """Build the missing environments, one after the other."""
+        for backend in BUILD_ORDER:
+            if self.builds.get(backend) != "waiting" or self.stopped:
+                continue
+            self.say_of(backend, "building")
+            try:
+                environments.ensure(backend)
+            except environments.EnvironmentFailed as failed:
+                self.say_of(backend, str(failed))
+            else:
+                self.say_of(backend, "ready")
+
+    def say_of(self, backend: str, state: str) -> None:
+        """Set the state of an environment; where there is none, its runs have failed."""
+        with self.changed:
+            self.builds[backend] = state
+            waiting = [run for run in self.runs if run.spec.backend == backend and run.state == "waiting"]
+            if state not in ("ready", "building"):
+                for run in waiting:
+                    run.state, run.error = "failed", state
+            self.changed.notify_all()
+        for run in waiting[:1]:
+            self.on_change(run, "building the environment" if state == "building" else run.error)
+
+    def run_some(self, job: int) -> None:
+        """Take one waiting run after the other until there is none."""
+        while (run := self.take()) is not None:
+            self.run_one(run, job)
+            with self.changed:
+                self.changed.notify_all()
+
+    def take(self) -> Run | None:
+        """The next run whose environment is ready, of a backend that has none in work if possible; waits for one."""
+        with self.changed:
+            while not self.stopped:
+                waiting = [run for run in self.runs if run.state == "waiting"]
+                if not waiting:
+                    return None
+                able = [run for run in waiting if self.builds[run.spec.backend] == "ready"]
+                if able:
+                    busy = {run.spec.backend for run in self.runs if run.state == "running"}
+                    run = next((run for run in able if run.spec.backend not in busy), able[0])
+                    run.state = "running"
+                    return run
+                self.changed.wait(timeout=1)
+        return None
+
+    def run_one(self, run: Run, job: int) -> None:
+        """Run one process to its end; its messages go into a log beside its record."""
+        self.on_change(run, "starting")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        command = [*RUN_COMMAND, *run.arguments, "--overwrite", "--progress", "json"]
+        started = time.perf_counter()
+        with (run.folder / LOG).open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                command, env=self.variables(job), stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
+                errors="backslashreplace",
+            )  # fmt: skip
+            with self.changed:
+                self.processes[process.pid] = process
+                if self.stopped:
+                    process.terminate()
+            bind(process.pid, cores_of(job, self.jobs))
+            for event in read_events(process, log):
+                run.steps_done += event["steps"]
+                self.on_change(run, event["text"])
+            code = process.wait()
+        with self.changed:
+            del self.processes[process.pid]
+        if code == 0:
+            run.state, run.steps_done = "done", run.steps
+            accuracy = read_record(run.folder).final["test_accuracy"]
+            self.on_change(run, f"test accuracy {accuracy:.3f} after {time.perf_counter() - started:.0f} s")
+        elif not self.stopped:
+            run.state, run.error = "failed", error_of(run, code)
+            self.on_change(run, run.error)
+
+    def variables(self, job: int) -> dict[str, str]:
+        """The environment variables of a job's processes."""
+        variables = environments.project_variables()
+        if self.jobs > 1:
+            # Threads that wait for work must not take the cores of the other jobs.
+            variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            gpus = visible_gpus()
+            if gpus:
+                variables["CUDA_VISIBLE_DEVICES"] = gpus[job % len(gpus)]
+                # JAX and TensorFlow would each take the whole GPU.
+                variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+                variables.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        return variables
+
+
+def read_events(process: subprocess.Popen[str], log: Any) -> Iterator[dict[str, Any]]:
+    """What a run says of its progress; everything else it prints goes into the log."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            event = json.loads(line)
+            yield {"steps": int(event["steps"]), "text": str(event["text"])}
+        except (ValueError, TypeError, KeyError):
+            log.write(line)
+
+
+def error_of(run: Run, code: int) -> str:
+    """Why a run failed: what its record says, else the last line of its log."""
+    try:
+        error = read_record(run.folder).error
+        if error:
+            return error
+    except UserError:
+        pass
+    lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else f"it ended with exit code {code}"
+
+
+def cores_of(job: int, jobs: int) -> set[int]:
+    """The cores of one of several jobs: all for a single one; more jobs than cores share."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set()
+    cores = sorted(os.sched_getaffinity(0))
+    return set(cores[job::jobs]) or {cores[job % len(cores)]}
+
+
+def bind(pid: int, cores: set[int]) -> None:
+    """Keep a process that was just started, and what it will start, on some cores; frameworks take as many threads."""
+    if cores:
+        try:
+            os.sched_setaffinity(pid, cores)
+        except ProcessLookupError:
+            return
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    listed = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(number) for number, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+
+
+def records_of(runs: Sequence[Run]) -> dict[Path, RunRecord]:
+    """The records that the runs left, whatever their status."""
+    paths = [run.folder / RECORD for run in runs]
+    return {path: read_record(path) for path in paths if path.exists()}

@@ -1,0 +1,175 @@
+"""Running a comparison: one process a run, with a NumPy backend in the place of the frameworks."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import scripts.compare
+from common.errors import UserError
+from common.folder import ImageData
+from common.record import read_record
+from common.spec import ExperimentSpec
+from scripts import comparing, environments
+from scripts.comparing import Comparison
+from scripts.options import CompareOptions, RunOptions, as_arguments, parse, parse_strategies
+
+FAKE_RUN = (sys.executable, "-P", "-m", "tests.fake_run")
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Processes that need no framework, in an empty working folder; every environment is ready."""
+    monkeypatch.setattr(comparing, "RUN_COMMAND", FAKE_RUN)
+    monkeypatch.setattr(environments, "ready_python", lambda name, cuda=None: Path(sys.executable))
+    monkeypatch.chdir(tmp_path)
+
+
+def arguments_for(data: ImageData, *more: str) -> list[str]:
+    small = ["--data", str(data.root), "--image-size", "64", "--batch-size", "8", "--epochs", "1", "--workers", "0"]
+    return [*small, "--output", "out", *more]
+
+
+def plan(arguments: list[str]) -> list[comparing.Run]:
+    return comparing.plan_runs(parse_strategies(CompareOptions, "compare", arguments)[0], arguments)
+
+
+def test_every_backend_strategy_and_seed_is_run_and_reported(pictures, capsys) -> None:
+    arguments = arguments_for(pictures, "--backends", "torch,jax", "--seeds", "2", "--jobs", "2", "--tensorboard")
+    assert scripts.compare.main(arguments) == 0
+    found = {
+        (record.spec.backend, record.spec.strategy, record.spec.seed)
+        for record in map(read_record, Path("out").rglob("record.json"))
+    }
+    assert found == {(b, s, seed) for b in ("torch", "jax") for s in ("fine-tune", "scratch") for seed in (0, 1)}
+    assert json.loads(Path("out/report.json").read_text())
+    assert "<html" in Path("out/report.html").read_text()
+    assert Path("out/report.md").exists()
+    assert list(Path("out/torch/scratch-seed1/tensorboard").iterdir())
+    printed = capsys.readouterr().out
+    assert "[8/8]" in printed
+    assert "report.html" in printed
+
+
+def test_complete_runs_are_skipped_and_others_repeated(pictures, capsys) -> None:
+    arguments = arguments_for(pictures, "--backends", "torch", "--seeds", "1")
+    assert scripts.compare.main(arguments) == 0
+    kept, repeated = (Path("out/torch") / name / "record.json" for name in ("fine-tune-seed0", "scratch-seed0"))
+    before = kept.stat().st_mtime_ns
+    repeated.write_text(repeated.read_text().replace('"status": "complete"', '"status": "interrupted"'))
+    assert scripts.compare.main(arguments) == 0
+    assert kept.stat().st_mtime_ns == before
+    assert read_record(repeated).status == "complete"
+    assert "2 runs, 1 of them complete already" in capsys.readouterr().out
+
+
+def test_other_runs_in_the_folder_are_not_replaced(pictures) -> None:
+    arguments = arguments_for(pictures, "--backends", "torch", "--seeds", "1", "--strategy", "scratch")
+    assert scripts.compare.main(arguments) == 0
+    with pytest.raises(UserError, match=r"other learning_rate.*--overwrite"):
+        scripts.compare.main([*arguments, "--learning-rate", "0.5"])
+    assert scripts.compare.main([*arguments, "--learning-rate", "0.5", "--overwrite"]) == 0
+    assert read_record(Path("out/torch/scratch-seed0")).spec.learning_rate == 0.5
+
+
+def test_a_failed_run_is_shown_and_the_others_go_on(pictures, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "import sys\n"
+        "if 'jax' in sys.argv: sys.exit('error: no such thing')\n"
+        "import runpy; runpy.run_module('tests.fake_run', run_name='__main__', alter_sys=True)"
+    )
+    monkeypatch.setattr(comparing, "RUN_COMMAND", (sys.executable, "-c", program))
+    arguments = arguments_for(pictures, "--backends", "jax", "mxnet", "--seeds", "1", "--strategy", "scratch")
+    assert scripts.compare.main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert "jax scratch, seed 0: no such thing" in printed
+    assert "log.txt" in printed
+    assert Path("out/jax/scratch-seed0/log.txt").read_text() == "error: no such thing\n"
+    assert read_record(Path("out/mxnet/scratch-seed0")).status == "complete"
+    assert "no such thing" in Path("out/report.html").read_text()
+
+
+def test_a_missing_environment_is_built_and_one_that_cannot_be_fails_its_runs(pictures, monkeypatch) -> None:
+    ready = {"torch"}
+    built = []
+
+    def ensure(name: str) -> None:
+        built.append(name)
+        if name == "mxnet":
+            raise environments.InterpreterMissing("no Python 3.11 here")
+        time.sleep(0.2)
+        ready.add(name)
+
+    monkeypatch.setattr(environments, "ready_python", lambda name, cuda=None: sys.executable if name in ready else None)
+    monkeypatch.setattr(environments, "ensure", ensure)
+    runs = plan(arguments_for(pictures, "--seeds", "1", "--strategy", "scratch"))
+    said = []
+    Comparison(runs, 2, lambda run, text: said.append((run.spec.backend, text))).work()
+    assert built == ["mxnet", "jax", "keras"]
+    assert {run.spec.backend: run.state for run in runs} == {
+        "torch": "done", "keras": "done", "jax": "done", "mxnet": "failed",
+    }  # fmt: skip
+    assert ("mxnet", "no Python 3.11 here") in said
+    assert ("jax", "building the environment") in said
+
+
+def test_an_interrupted_comparison_ends_its_processes(pictures) -> None:
+    runs = plan(arguments_for(pictures, "--seeds", "1", "--epochs", "5000", "--backends", "torch"))
+    interrupted = threading.Event()
+
+    def on_change(run: comparing.Run, text: str) -> None:
+        if run.steps_done and not interrupted.is_set():
+            interrupted.set()
+            _thread.interrupt_main()
+
+    comparison = Comparison(runs, 1, on_change)
+    with pytest.raises(KeyboardInterrupt):
+        comparison.work()
+    assert read_record(runs[0].folder).status == "interrupted"
+    assert not runs[1].folder.exists()
+
+
+def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4}, raising=False)
+    assert [comparing.cores_of(job, 2) for job in range(2)] == [{0, 2, 4}, {1, 3}]
+    assert comparing.cores_of(0, 1) == {0, 1, 2, 3, 4}
+    assert comparing.cores_of(6, 8) == {1}
+
+
+def test_jobs_share_the_gpus(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    runs = plan(arguments_for(pictures, "--seeds", "1"))
+    of_jobs = [Comparison(runs, 3, print).variables(job)["CUDA_VISIBLE_DEVICES"] for job in range(3)]
+    assert of_jobs == ["3", "5", "3"]
+    assert Comparison(runs, 1, print).variables(0)["CUDA_VISIBLE_DEVICES"] == "3,5"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--backends", "torhc"], "the backends are torch, keras"),
+        (["--model", "resnet50"], "not offered by mxnet; choose --backends torch keras jax"),
+        (["--seeds", "0"], "at least 1"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_options_end_it_before_anything_runs(pictures, more: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        scripts.compare.main(arguments_for(pictures, *more))
+    assert not list(Path().rglob("record.json"))
+
+
+def test_arguments_give_the_spec_back() -> None:
+    spec = ExperimentSpec(
+        backend="jax", strategy="scratch", seed=7, learning_rate=1e-7, flip=False, train_limit=20, head_multiple=2.5
+    )
+    spec = spec.replace(stage_multiples=type(spec.stage_multiples)(stem=0.0, layer4=0.5))
+    for preset in ("demo", "d2l"):
+        assert parse(RunOptions, "run", as_arguments(spec, preset), "scratch").spec == spec
