@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -78,8 +79,13 @@ def show(checks: list[Check], probes: dict[str, Probe]) -> None:
             "; ".join(filter(None, (pair, check.note))),
         )
     console.print()
-    console.print("Relative distance of each backend's float32 run to torch's float64 run, and of the farthest pair:\n")
-    console.print(table, soft_wrap=True)
+    console.print(
+        "Relative distance of each backend's float32 run to torch's float64 run, and of the farthest pair:\n",
+        soft_wrap=True,
+    )
+    # Where there is no terminal, rich takes 80 columns and would cut the numbers.
+    wide = Console(file=console.file, width=max(console.width, 160), highlight=False, markup=False)
+    wide.print(table)
     failed = [check for check in checks if not check.passed]
     if failed:
         names = ", ".join(check.name for check in failed)

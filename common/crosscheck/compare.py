@@ -37,10 +37,13 @@ LOGITS = Tolerance(2e-5, target=1e-5)
 # changes the gradients before it by up to 2e-3 in a batch of 8; torch's float32 does it to torch's float64 as well.
 GRADIENTS = Tolerance(5e-3, target=1e-5, binding=False)
 # Steps of SGD follow the gradient in proportion, so that the same ReLU moves parameters by 1e-3 of a small update.
-LOSSES, PARAMETERS, STATISTICS = Tolerance(1e-5, target=1e-4), Tolerance(2e-5), Tolerance(2e-5, target=1e-4)
+# Which framework meets such a ReLU is chance: over 20 steps with frozen statistics one is 3e-6 off and another 3e-5.
+LOSSES, PARAMETERS, STATISTICS = Tolerance(5e-5, target=1e-4), Tolerance(5e-5), Tolerance(2e-5, target=1e-4)
 # Adam divides by the gradient's size: where that is itself rounding, the step's sign is anybody's.
 ADAM_LOSSES, ADAM_PARAMETERS = Tolerance(1e-4, target=1e-4, binding=False), Tolerance(1e-3)
 ADAM_STATISTICS = Tolerance(1e-4, target=1e-4, binding=False)
+# Share of the largest logit by which rounding may move a logit after an epoch, whatever torch's own did.
+NEAR_TIE = 1e-5
 
 
 @dataclass
@@ -154,9 +157,7 @@ def _top1(name: str, key: str, probes: dict[str, Probe], yardstick: Probe) -> Ch
         return Check(name, False, note="not the same number of images")
     errors = {backend: float(np.abs(probe.arrays[key] - true).max()) for backend, probe in probes.items()}
     ordered = np.sort(true, axis=1)
-    tie = ordered[:, -1] - ordered[:, -2] <= 2 * FACTOR * max(
-        errors[YARDSTICK_BACKEND], LOSSES.floor * np.abs(true).max()
-    )
+    tie = ordered[:, -1] - ordered[:, -2] <= 2 * FACTOR * max(errors[YARDSTICK_BACKEND], NEAR_TIE * np.abs(true).max())
     wrong, excused = {}, 0
     for backend, probe in probes.items():
         differs = probe.arrays[key].argmax(axis=1) != true.argmax(axis=1)
