@@ -1,0 +1,217 @@
+"""The report's charts as SVG whose colours are CSS variables, drawn from the data of report.json."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+
+# Matplotlib wants colours; these stand for the variables of page.css that replace them.
+INK, MUTED, GRID = "#0a0a01", "#0a0a02", "#0a0a03"
+SERIES_COLORS = tuple(f"#0a0b0{number}" for number in range(1, 7))
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    **{color: f"var(--series-{number})" for number, color in enumerate(SERIES_COLORS, 1)},
+}
+_PLACEHOLDER = re.compile("|".join(_VARIABLES))
+
+# Strategies are told apart by colour, dash and marker: each alone is enough.
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2.5), (1.5, 2), (7, 2, 1.5, 2), (3, 1.5), (9, 3))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.unicode_minus": False,
+    "font.size": 11,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "lines.linewidth": 2.0,
+}
+METRICS = {
+    "test_accuracy": "Test accuracy",
+    "test_loss": "Test loss",
+    "train_accuracy": "Training accuracy",
+    "loss": "Training loss",
+}
+
+
+def rows_of(group: Mapping[str, Any]) -> list[str]:
+    """The names of the series, each once."""
+    return list(dict.fromkeys(series["series"] for series in group["series"]))
+
+
+def curves(group: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
+    """A small chart for each framework: its seeds and their mean for every strategy, the other frameworks in grey."""
+    trained = [series for series in group["series"] if series["curves"]]
+    values = [v for series in trained for run in series["curves"][metric]["runs"] for v in run if math.isfinite(v)]
+    if not values:
+        return []
+    pad = max(0.05 * (max(values) - min(values)), 0.005)
+    limits = (min(values) - pad, max(values) + pad)
+    epochs = max(len(series["curves"][metric]["mean"]) for series in trained)
+    charts = []
+    for number, row in enumerate(rows_of(group)):
+        own = [series for series in trained if series["series"] == row]
+        if not own:
+            continue
+        with mpl.rc_context(_STYLE):
+            figure = Figure(figsize=(3.6, 2.5), layout="constrained")
+            axes = figure.add_subplot()
+            for series in trained:
+                if series["series"] != row:
+                    mean = series["curves"][metric]["mean"]
+                    axes.plot(range(1, len(mean) + 1), mean, color=MUTED, lw=1, alpha=0.35, gid=_gid(series))
+            for series in own:
+                _curve(axes, series, metric, group["strategies"].index(series["strategy"]))
+            axes.set_ylim(limits)
+            axes.set_xlim(0.75, epochs + 0.25)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=8))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+            axes.grid(visible=False, axis="x")
+            ends = [f"{s['strategy']} ends at {s['curves'][metric]['mean'][-1]:.3f}" for s in own]
+            text = (f"{METRICS[metric]} of {row} over the epochs", "; ".join(ends))
+            charts.append(
+                {
+                    "series": row,
+                    "backend": own[0]["backend"],
+                    "svg": _svg(figure, f"g{group['number']}-{metric}-{number}", *text),
+                }
+            )
+    return charts
+
+
+def _curve(axes: Axes, series: Mapping[str, Any], metric: str, index: int) -> None:
+    color, dashes, marker = (choice[index % 6] for choice in (SERIES_COLORS, DASHES, MARKERS))
+    found = series["curves"][metric]
+    epochs = range(1, len(found["mean"]) + 1)
+    if len(found["runs"]) > 1:
+        for run in found["runs"]:
+            axes.plot(epochs, run, color=color, lw=0.9, alpha=0.45, gid=_gid(series))
+    axes.plot(
+        epochs, found["mean"], color=color, dashes=dashes, marker=marker, markersize=4.5, gid=_gid(series), zorder=3
+    )
+
+
+def accuracies(group: Mapping[str, Any]) -> str | None:
+    """One row a framework: the mean of each strategy, its standard deviation (one seed: its interval), every seed."""
+    rows = rows_of(group)
+    if not rows:
+        return None
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.4, 0.65 + 0.44 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        for series in group["series"]:
+            index = group["strategies"].index(series["strategy"])
+            color, marker = SERIES_COLORS[index % 6], MARKERS[index % 6]
+            y = rows.index(series["series"])
+            accuracy = series["accuracy"]
+            mean, deviation = accuracy["mean"], accuracy["deviation"]
+            low, high = series["accuracy_interval"] or (mean - deviation, mean + deviation)
+            axes.plot([low, high], [y, y], color=color, lw=2, alpha=0.5, gid=_gid(series))
+            axes.plot([mean], [y], color=color, marker=marker, markersize=7.5, gid=_gid(series), zorder=4)
+            if deviation is not None:
+                seeds = accuracy["values"]
+                axes.plot(
+                    seeds,
+                    [y + 0.24] * len(seeds),
+                    linestyle="none",
+                    marker="|",
+                    markersize=6,
+                    color=color,
+                    gid=_gid(series),
+                )
+        axes.set_yticks(range(len(rows)), [row if len(row) < 34 else f"{row[:32]}…" for row in rows])
+        axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=12)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7))
+        axes.set_xlabel("test accuracy")
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        text = "; ".join(f"{s['series']}, {s['strategy']}: {s['accuracy']['mean']:.3f}" for s in group["series"])
+        return _svg(figure, f"g{group['number']}-accuracies", "Test accuracy of each framework and strategy", text)
+
+
+def key(index: int) -> str:
+    """The line and marker of a strategy, for a legend."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(0.5, 0.2))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.plot(
+            [0, 1, 2], [0, 0, 0], color=SERIES_COLORS[index % 6], dashes=DASHES[index % 6], marker=MARKERS[index % 6],
+            markevery=[1], markersize=5,
+        )  # fmt: skip
+        return _svg(figure, f"key-{index}", None, None)
+
+
+def _gid(series: Mapping[str, Any]) -> str:
+    return f"strategy:{series['strategy']}"
+
+
+def _svg(figure: Figure, prefix: str, title: str | None, description: str | None) -> str:
+    """The figure as an SVG element: ids begin with `prefix`, colours are variables, and it has a name."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    root = ElementTree.fromstring(stream.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith("}metadata"):
+                parent.remove(child)
+    for element in root.iter():
+        _adapt(element, prefix)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("focusable", "false")
+    if title is None:
+        root.set("aria-hidden", "true")
+    else:
+        root.set("role", "img")
+        root.set("aria-labelledby", f"{prefix}-title {prefix}-desc")
+        for position, (tag, text) in enumerate((("title", title), ("desc", description))):
+            element = ElementTree.Element(f"{{{SVG}}}{tag}", {"id": f"{prefix}-{tag}"})
+            element.text = text
+            root.insert(position, element)
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _adapt(element: ElementTree.Element, prefix: str) -> None:
+    for name, value in list(element.attrib.items()):
+        if name == "id" and value.startswith("strategy:"):
+            del element.attrib[name]
+            element.set("data-strategy", value.removeprefix("strategy:"))
+        elif name == "id":
+            element.set(name, f"{prefix}-{value}")
+        elif name == f"{{{XLINK}}}href" and value.startswith("#"):
+            element.set(name, f"#{prefix}-{value[1:]}")
+        else:
+            value = value.replace("url(#", f"url(#{prefix}-")
+            element.set(name, _PLACEHOLDER.sub(lambda match: _VARIABLES[match.group()], value))

@@ -1,0 +1,218 @@
+"""The report's sentences: the verdict, in what runs differ, and what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import backends
+from common.record import RunRecord, differences
+from common.report import runs, statistics
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def verdict(group: Mapping[str, Any]) -> list[str]:
+    """What the runs on one data set show, in a few sentences. Nothing inside the noise is called a difference."""
+    if not group["series"]:
+        return ["No run on this data is complete, so there is nothing to compare."]
+    sentences = [*_of_strategies(group), *_of_frameworks(group)]
+    fewest = min(len(series["seeds"]) for series in group["series"])
+    if fewest < statistics.ENOUGH_SEEDS and len(group["series"]) > 1:
+        seeds = "One seed" if fewest == 1 else f"{_count(fewest).capitalize()} seeds"
+        sentences.append(
+            f"{seeds} a framework and strategy: differences of a few points need at least "
+            f"{_count(statistics.ENOUGH_SEEDS)}, since the next seed may turn them around."
+        )
+    return sentences
+
+
+def _of_strategies(group: Mapping[str, Any]) -> Iterable[str]:
+    """A sentence for each strategy beside the baseline."""
+    baseline = group["baseline"]
+    if baseline is None:
+        accuracies = [series["accuracy"]["mean"] for series in group["series"]]
+        low, high = f"{min(accuracies):.3f}", f"{max(accuracies):.3f}"
+        reached = low if low == high else f"{low} to {high}"
+        yield f"Test accuracy of {group['strategies'][0]}: {reached}. There is no other strategy to compare it with."
+        return
+    for strategy in group["strategies"]:
+        rows = [row for row in group["advantages"] if row["strategy"] == strategy]
+        if strategy == baseline:
+            continue
+        if not rows:
+            yield f"No framework has complete runs of both {strategy} and {baseline}."
+            continue
+        for reading in ("more", "less"):
+            if found := _with(rows, reading):
+                gain = _points([abs(row["difference"]) for row in found])
+                yield (
+                    f"{strategy.capitalize()} reaches {gain} {reading} than {baseline} in {_all_or_named(found, rows)}."
+                )
+        if found := _with(rows, "noise"):
+            where = _all_or_named(found, rows)
+            yield f"Between {strategy} and {baseline} there is no difference beyond noise in {where}."
+        if found := _with(rows, "unknown"):
+            yield (
+                f"Whether {strategy} and {baseline} differ beyond noise in {_named(found)} cannot be told: "
+                "it takes the predictions of both, with a seed in common."
+            )
+
+
+def _with(rows: Sequence[Mapping[str, Any]], reading: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["reading"] == reading]
+
+
+def _of_frameworks(group: Mapping[str, Any]) -> Iterable[str]:
+    """A sentence for each strategy that several frameworks ran."""
+    for strategy in group["strategies"]:
+        pairs = [pair for pair in group["pairs"] if pair["strategy"] == strategy]
+        names = [series["series"] for series in group["series"] if series["strategy"] == strategy]
+        if len(names) < 2:
+            continue
+        if not pairs:
+            yield f"{strategy.capitalize()}: no two series have predictions with the same seed, so none were compared."
+            continue
+        apart = [pair for pair in pairs if pair["reading"] != "noise"]
+        farthest = max(pairs, key=lambda pair: abs(pair["difference"]))
+        if not any(pair["predictions_apart"] for pair in pairs):
+            yield f"{strategy.capitalize()}: {_frameworks(names)} predict the same class for every test image."
+        elif not apart:
+            yield (
+                f"{strategy.capitalize()}: {_none_of(names)} beyond noise; the farthest apart are "
+                f"{farthest['first']} and {farthest['second']}, by {_points([abs(farthest['difference'])])} "
+                f"(adjusted p = {farthest['p_adjusted']:.2g})."
+            )
+        else:
+            orders = [("first", "second") if pair["difference"] > 0 else ("second", "first") for pair in apart]
+            named = [f"{pair[high]} over {pair[low]}" for pair, (high, low) in zip(apart, orders, strict=True)]
+            found = _list(named if len(named) < 4 else [*named[:3], f"{len(named) - 3} more"])
+            yield (
+                f"{strategy.capitalize()}: {len(apart)} of {len(pairs)} pairs differ beyond noise: {found}; "
+                f"by up to {_points([max(abs(pair['difference']) for pair in apart)])}."
+            )
+            if any(pair["reading"] == "networks" for pair in apart):
+                yield "That holds for these trained networks; too few seeds to say it of the frameworks."
+        if fields := sorted({field for pair in pairs for field in pair["other_settings"]}):
+            said = _list([runs.in_words(field) for field in fields])
+            yield f"The runs of {strategy} do not share {said}, so their differences are not the frameworks' alone."
+
+
+def setting_differences(records: Sequence[RunRecord]) -> list[str]:
+    """In which fields of their specs the runs on one data set differ, within each strategy and between them."""
+    sentences = []
+    strategies = sorted({record.spec.strategy for record in records}, key=runs.STRATEGIES.index)
+    inside: set[str] = set()
+    for strategy in strategies:
+        own = [record for record in records if record.spec.strategy == strategy]
+        found = differences(own)
+        inside |= set(found)
+        for field, values in found.items():
+            named = [record.spec.backend for record in own]
+            said = _by_value(zip(map(runs.value_in_words, values), named, strict=True))
+            sentences.append(f"Among the runs of {strategy}, {runs.in_words(field)} is {said}.")
+    for field, values in differences(records).items() if records else ():
+        if field not in inside:
+            said = _by_value(zip(map(runs.value_in_words, values), (r.spec.strategy for r in records), strict=True))
+            sentences.append(f"Between the strategies, {runs.in_words(field)} is {said}.")
+    return sentences
+
+
+def machine_differences(described: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In which packages, devices and machines the runs differ."""
+    sentences = []
+    for field, noun in (("device", "The device"), ("processor", "The processor"), ("cores", "The number of cores")):
+        sentences += _difference(noun, [(run[field], run["backend"]) for run in described])
+    packages = sorted({package for run in described for package in run["versions"]})
+    for package in packages:
+        versions = [(run["versions"].get(package), run["backend"]) for run in described]
+        sentences += _difference(f"The version of {package}", [pair for pair in versions if pair[0] is not None])
+    return sentences
+
+
+def _difference(noun: str, values: Sequence[tuple[Any, str]]) -> list[str]:
+    if len({value for value, _ in values}) < 2:
+        return []
+    return [f"{noun} is {_by_value(((runs.value_in_words(value), name) for value, name in values))}."]
+
+
+def notes(
+    described: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]], failures: Mapping[str, str]
+) -> list[str]:
+    """What was left out or kept apart, and why."""
+    sentences = []
+    if len(groups) > 1:
+        sentences.append(
+            f"These runs are on {_count(len(groups))} different sets of images or classes. Each has a part of its own "
+            "below, and nothing is compared across them."
+        )
+    ended = Counter(run["status"] for run in described if run["status"] != "complete")
+    if ended or failures:
+        parts = [f"{number} {status}" for status, number in ended.items()]
+        parts += [f"{len(failures)} without a record"] if failures else []
+        sentences.append(
+            f"Left out of every mean, because they are not complete: {_list(parts)} of "
+            f"{len(described) + len(failures)} runs; they are listed above the commands."
+        )
+    repeated = [run for run in described if run["status"] == "complete" and not run["counted"]]
+    if repeated:
+        sentences.append(
+            f"Of runs that repeat another one with the same seed and settings, only the newest counts: "
+            f"{_list([str(run['number']) for run in repeated])} in the tables below does not."
+        )
+    unread = [run for run in described if run.get("predictions")]
+    for reason, number in Counter(run["predictions"] for run in unread).items():
+        which = _list([str(run["number"]) for run in unread if run["predictions"] == reason])
+        sentences.append(
+            f"{'Run' if number == 1 else 'Runs'} {which} cannot be compared image by image: {reason}. "
+            "The accuracies are those of the record."
+        )
+    if skipped := sorted({run["skipped_images"] for run in described if run["skipped_images"]}):
+        sentences.append(f"Unreadable images were left out of some data: {_list(list(map(str, skipped)))}.")
+    return sentences
+
+
+def _by_value(pairs: Iterable[tuple[str, str]]) -> str:
+    """ "1 in torch and keras, 2 in jax", from (value, name) pairs."""
+    found: dict[str, dict[str, None]] = {}
+    for value, name in pairs:
+        found.setdefault(value, {})[name] = None
+    return ", ".join(f"{value} in {_list(list(names))}" for value, names in found.items())
+
+
+def _points(differences: Sequence[float]) -> str:
+    low, high = (f"{100 * value:.1f}" for value in (min(differences), max(differences)))
+    if low == high:
+        return f"{low} percentage points"
+    return f"{low} to {high} percentage points"
+
+
+def _all_or_named(found: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    if len(found) == len(rows) > 2:
+        return _frameworks([row["series"] for row in rows])
+    return _named(found)
+
+
+def _frameworks(names: Sequence[str]) -> str:
+    if len(names) < 3:
+        return _list(names)
+    return f"all {_count(len(names))} {'frameworks' if set(names) <= set(backends.NAMES) else 'series'}"
+
+
+def _none_of(names: Sequence[str]) -> str:
+    if len(names) == 2:
+        return f"{_list(names)} do not differ"
+    return f"no two of {_frameworks(names).replace('all', 'the')} differ"
+
+
+def _named(rows: Sequence[Mapping[str, Any]]) -> str:
+    return _list([row["series"] for row in rows])
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _count(number: int) -> str:
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
