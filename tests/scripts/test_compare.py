@@ -21,6 +21,7 @@ from tests.fake_backend import FakeBackend
 def runs(monkeypatch: pytest.MonkeyPatch, pictures, tmp_path: Path) -> Path:
     """A run, the same once more under another backend's name, and one of another learning rate."""
     monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
+    monkeypatch.chdir(tmp_path)
     spec = ExperimentSpec(data=str(pictures.root), image_size=64, batch_size=8, epochs=1, learning_rate=0.01, workers=0)
     experiment.run(spec, tmp_path / "runs" / "a", Watch())
     experiment.run(spec.replace(backend="jax"), tmp_path / "runs" / "b", Watch())
@@ -60,7 +61,8 @@ def test_other_images_are_not_compared(runs: Path) -> None:
     assert record.agreement(runs / "a" / "record.json", runs / "b" / "record.json") is None
 
 
-def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="record.json"):
         scripts.compare.main([str(tmp_path)])
 
