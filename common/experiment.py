@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 import backends
-from common import datasets, fit, groups, imagenet, pipeline, record, resnet, weights
+from common import datasets, fit, groups, imagenet, pipeline, record, resnet, schedules, selection, weights
 from common.errors import RunError, UserError
 from common.fit import EpochMetrics, History, Predictions, Watch
 from common.folder import ImageData
@@ -43,8 +44,9 @@ class RecordingWatch(Watch):
 
 
 def load_data(spec: ExperimentSpec) -> ImageData:
-    """The data of an experiment; raises UserError as `common.datasets.load` does."""
-    return datasets.load(
+    """The data of an experiment, its validation images held back; raises UserError as `common.datasets.load` and
+    `common.selection.split` do."""
+    data = datasets.load(
         spec.data,
         url=spec.data_url,
         sha1=spec.data_sha1,
@@ -52,6 +54,7 @@ def load_data(spec: ExperimentSpec) -> ImageData:
         train_limit=spec.train_limit,
         test_limit=spec.test_limit,
     )
+    return selection.split(data, spec)
 
 
 def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
@@ -105,6 +108,9 @@ def run(
         raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
     spec = spec.replace(classes=len(data.classes))
     check_last_batch(spec, data)
+    for phase in groups.phases(spec):
+        if phase.epochs:
+            schedules.check(spec, phase.name, phase.epochs * math.ceil(len(data.train) / spec.batch_size))
     backend = backends.load(spec.backend)
     device = backend.prepare(spec)
     models = backend.build_models(spec)
@@ -137,6 +143,10 @@ def train_and_record(
         write_results(folder, spec, data, backend, model, history)
         assert history.test is not None
         run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
+        if history.validation is not None:
+            run_record.final["validation_loss"] = history.validation.loss
+            run_record.final["validation_accuracy"] = history.validation.accuracy
+        run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
     except BaseException as error:
         run_record.status = status_of(error)
         run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
