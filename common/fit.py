@@ -89,6 +89,10 @@ class History:
 class Watch:
     """Is told how training goes. This one prints a line an epoch, like the book's; `scripts.run` shows more."""
 
+    def on_note(self, text: str) -> None:
+        """Something was decided for the user; `text` is a line that says what and why."""
+        print(text)
+
     def on_start(self, steps: int) -> None:
         """Training begins; `steps` is the number of batches over all epochs, evaluation included."""
 

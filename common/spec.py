@@ -15,7 +15,9 @@ from common.errors import UserError
 
 BackendName = Literal["torch", "keras", "jax", "mxnet"]
 ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
-Strategy = Literal["fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative"]
+Strategy = Literal[
+    "fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "zero-shot", "auto"
+]
 
 # The networks each framework's own model libraries offer.
 MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
@@ -85,7 +87,11 @@ class ExperimentSpec:
     strategy: Strategy = "fine-tune"
     """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
     alone (feature-extraction), first the head and then everything (warm-up), the last stages and the head (partial),
-    or early, late and head at three rates (discriminative)."""
+    early, late and head at three rates (discriminative), or nothing (zero-shot: the source network's own classes of
+    the data's names answer, and a class without a namesake has all the others). `auto` chooses one, with optimizer
+    and rates, by the number of training images and `domain`."""
+    domain: Literal["similar", "different"] = "similar"
+    """Whether the images are of the kind that the source weights were trained on; the strategy `auto` asks for it."""
     warm_up_epochs: int = 2
     """Epochs that the strategy `warm-up` trains the head alone, out of `epochs`."""
     partial_stages: int = 2
@@ -125,8 +131,12 @@ class ExperimentSpec:
     batch_norm: Literal["train", "frozen", "frozen_early"] = "train"
     """BatchNorm uses and updates batch statistics (train), keeps the source's (frozen), or keeps them in stem, layer1
     and layer2 only (frozen_early). gamma and beta train like other parameters."""
-    head_init: Literal["xavier_uniform"] = "xavier_uniform"
-    """How the new head's weight starts; its bias starts at zero."""
+    head_init: Literal["xavier_uniform", "source-class"] = "xavier_uniform"
+    """How the new head of a source network starts: with random weights and zero biases, or with the source head's rows
+    for the classes of the data's names (source-class); a class without a namesake starts with the mean of the other
+    rows."""
+    head_init_classes: tuple[str, ...] = ()
+    """Source classes whose mean row starts the class without a namesake, instead of all others."""
     initial_values: Literal["shared", "native"] = "shared"
     """Who draws random initial values: this project with NumPy, the same for every framework, or the framework."""
 
@@ -172,6 +182,8 @@ class ExperimentSpec:
                 if stage not in stages:
                     raise UserError(f"stage_multiples.{stage}: no such stage; the stages are {', '.join(stages)}")
             values["stage_multiples"] = StageMultiples(**multiples)
+        if isinstance(values.get("head_init_classes"), list):
+            values["head_init_classes"] = tuple(values["head_init_classes"])
         return cls().replace(**values)
 
     def to_json(self) -> str:
@@ -199,6 +211,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, typing.get_args(hint)[0]) for part in value)
     if hint is type(None):
         return value is None
     if hint in (int, float) and isinstance(value, bool):
@@ -213,6 +227,8 @@ def _describe(hint: Any) -> str:
         return "one of " + ", ".join(typing.get_args(hint))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_describe(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return "a list, each of it " + _describe(typing.get_args(hint)[0])
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "nothing"}
     return names.get(hint, "a table of multiples by stage")
 
@@ -255,6 +271,8 @@ def check_ranges(spec: ExperimentSpec) -> None:
             )
     if spec.schedule == "one-cycle" and spec.schedule_warm_up_steps:
         raise UserError("schedule_warm_up_steps: the schedule one-cycle warms up by itself; leave the option away")
+    if spec.head_init_classes and spec.head_init != "source-class":
+        raise UserError("head_init_classes: needs --head-init source-class")
     if (spec.data_url is None) != (spec.data_sha1 is None):
         given, absent = ("data_url", "data_sha1") if spec.data_sha1 is None else ("data_sha1", "data_url")
         raise UserError(f"{given} needs {absent} too: a download is only used when its SHA-1 is the one expected")

@@ -37,6 +37,7 @@ def probe(
     backend: Backend, spec: ExperimentSpec, data: ImageData, steps: int, scenarios: Sequence[Scenario]
 ) -> tuple[dict[str, Any], Arrays]:
     """Facts (plain values) and arrays of one backend."""
+    spec = spec.replace(classes=len(data.classes))
     device = backend.prepare(spec)
     batches = list(itertools.islice(shared_batches(spec, data), steps))
     facts, arrays = describe(backend, spec, data, batches[0])
