@@ -14,7 +14,8 @@ FOLDER = "tensorboard"
 class TensorBoardWatch(Watch):
     """Writes the metrics of every epoch as scalars and the spec as text, and passes everything on to another watch.
 
-    The tags are loss/train, loss/test, accuracy/train, accuracy/test and images_per_second, all by epoch.
+    The tags are loss/train, loss/test, accuracy/train, accuracy/test and images_per_second, all by epoch, and with a
+    validation split loss/validation and accuracy/validation.
     """
 
     def __init__(self, folder: Path, spec: ExperimentSpec, shown: Watch) -> None:
@@ -33,6 +34,9 @@ class TensorBoardWatch(Watch):
     def __exit__(self, *exception: object) -> None:
         self.writer.close()
 
+    def on_note(self, text: str) -> None:
+        self.shown.on_note(text)
+
     def on_start(self, steps: int) -> None:
         self.shown.on_start(steps)
 
@@ -47,6 +51,9 @@ class TensorBoardWatch(Watch):
             "accuracy/test": metrics.test_accuracy,
             "images_per_second": metrics.images_per_second,
         }
+        if metrics.validation_loss is not None and metrics.validation_accuracy is not None:
+            scalars["loss/validation"] = metrics.validation_loss
+            scalars["accuracy/validation"] = metrics.validation_accuracy
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, value, metrics.epoch)
         self.writer.flush()

@@ -26,7 +26,7 @@ from common.folder import ImageData
 from common.record import RECORD, RunRecord, read_record
 from common.spec import MODELS_BY_BACKEND, ExperimentSpec
 from scripts import environments
-from scripts.options import CompareOptions, as_arguments, parse_strategies
+from scripts.options import CompareOptions, as_arguments, given_fields, parse_strategies
 
 LOG = "log.txt"
 # The script finds its environment by itself.
@@ -70,13 +70,17 @@ def plan_runs(options: CompareOptions, arguments: list[str]) -> list[Run]:
         for spec in strategies
         for backend in names
     ]
-    data = experiment.load_data(specs[0])
+    # A bad spec, bad weights and a failing download end the comparison before anything is run.
+    runs: list[Run] = []
+    loaded: dict[tuple[str, int], ImageData] = {}
     for spec in specs:
-        # A bad spec, bad weights and a failing download end the comparison before anything is run.
         weights.read_for(spec)
-    runs = [plan_run(options, spec, data) for spec in specs]
-    for run in runs:
-        skip_if_complete(run, data, options.overwrite)
+        # The seed chooses the validation images.
+        key = (spec.strategy, spec.seed if spec.validation else 0)
+        data = loaded[key] = loaded.get(key) or experiment.load_data(spec)
+        spec, _ = experiment.settle(spec.replace(classes=len(data.classes)), data, given_fields(arguments))
+        runs.append(plan_run(options, spec, data))
+        skip_if_complete(runs[-1], data, options.overwrite)
     return runs
 
 
@@ -111,10 +115,8 @@ def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:
     record = read_record(run.folder)
     if record.status != "complete":
         return
-    # The number of classes comes from the data.
-    wanted = run.spec.replace(classes=len(data.classes))
-    if record.data["fingerprint"] != data.fingerprint or record.spec != wanted:
-        other = [name for name, value in wanted.to_dict().items() if record.spec.to_dict()[name] != value]
+    if record.data["fingerprint"] != data.fingerprint or record.spec != run.spec:
+        other = [name for name, value in run.spec.to_dict().items() if record.spec.to_dict()[name] != value]
         raise UserError(
             f"--output {run.folder.parent.parent}: {run.folder} holds a complete run with other "
             f"{', '.join(other) or 'images'}; choose another --output, or replace it with --overwrite"

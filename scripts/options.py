@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
@@ -164,6 +164,13 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
         spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset
     )
     return tyro.cli(kind, prog=f"python -m scripts.{command}", args=arguments, default=defaults)
+
+
+def given_fields(arguments: list[str]) -> frozenset[str]:
+    """The fields of the spec that the arguments name."""
+    options = {argument.split("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
+    named = {option.removeprefix("no_").split(".")[0] for option in options}
+    return frozenset(f.name for f in fields(ExperimentSpec) if f.name in named)
 
 
 def parse_strategies(kind: type[Options], command: str, arguments: list[str]) -> list[Options]:
