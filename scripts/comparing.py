@@ -29,6 +29,8 @@ from scripts import environments
 from scripts.options import CompareOptions, as_arguments, given_fields, parse_strategies
 
 LOG = "log.txt"
+# A run that is told to end finishes its step first, and marks its record.
+SECONDS_TO_END = 60
 # The script finds its environment by itself.
 RUN_COMMAND = (sys.executable, "-P", "-m", "scripts.run")
 # The smallest first, so that runs can begin soon.
@@ -167,7 +169,7 @@ class Comparison:
             process.send_signal(signal.SIGTERM)
         for process in processes:
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=SECONDS_TO_END)
             except subprocess.TimeoutExpired:
                 process.kill()
 
