@@ -149,7 +149,16 @@ def train_and_record(
 
 
 def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
-    """Raise UserError where BatchNorm would have to learn from a single value: one image whose last map is 1 x 1."""
+    """Raise UserError where BatchNorm would have to learn from a single value, one image whose last map is 1 x 1, or
+    where dropping the last batch leaves none."""
+    if spec.last_batch == "drop":
+        for split, samples in (("training", data.train), ("test", data.test)):
+            if len(samples) < spec.batch_size:
+                raise UserError(
+                    f"last_batch = drop leaves out all {len(samples)} {split} images; choose a --batch-size of at "
+                    "most that, or --last-batch keep"
+                )
+        return
     transform = pipeline.transform_for(spec)
     single = spec.batch_size == 1 or len(data.train) % spec.batch_size == 1
     learns = any("layer4" not in phase.frozen_statistics for phase in groups.phases(spec) if phase.epochs)
@@ -173,7 +182,7 @@ def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
     training = sum(metrics.seconds for metrics in run_record.epochs)
     run_record.timing["training_seconds"] = training
     run_record.timing["total_seconds"] = time.perf_counter() - start
-    images = len(run_record.epochs) * run_record.data["train_images"]
+    images = len(run_record.epochs) * run_record.data["trained_images"]
     if training:
         run_record.timing["images_per_second"] = images / training
     run_record.environment["peak_memory_bytes"] = record.peak_memory()
@@ -196,7 +205,11 @@ def describe_run(
             "mean_learning_rate": spec.mean_learning_rate,
             "phases": describe_phases(spec),
         },
-        data=record.describe_data(data),
+        data={
+            **record.describe_data(data),
+            "trained_images": fit.counted_images(spec, len(data.train)),
+            "tested_images": fit.counted_images(spec, len(data.test)),
+        },
         environment={**machine, "device": asdict(device)},
         model={**describe_heads(spec, backend, models), **count_parameters(spec, backend, model)},
     )
@@ -219,7 +232,7 @@ def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> di
     if models.pretrained is not None:
         names = imagenet.source_class_names(spec)
         heads["source_head_shape"] = list(backend.head_shape(models.pretrained))
-        heads["hotdog_index"] = imagenet.hotdog_index(names) if imagenet.HOTDOG_NAME in names else None
+        heads["hotdog_index"] = imagenet.reported_index(spec, names)
     return heads
 
 
@@ -244,7 +257,7 @@ def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str,
         row = backend.class_weight(models.pretrained, heads["hotdog_index"])
         hotdog = {
             "index": heads["hotdog_index"],
-            "name": imagenet.HOTDOG_NAME,
+            "name": imagenet.source_class_names(spec)[heads["hotdog_index"]],
             "norm": float((row.astype("float64") ** 2).sum() ** 0.5),
             "first_values": [float(value) for value in row[:4]],
         }

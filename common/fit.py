@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,13 +106,14 @@ def fit(
     param_group: bool = True,
     watch: Watch | None = None,
 ) -> History:
-    """Train `model` in place through the phases of `spec` and evaluate it on the whole test set after each epoch.
+    """Train `model` in place through the phases of `spec` and evaluate it on the test set after each epoch.
 
     Raises Diverged when the loss is NaN or infinite. Whatever ends it, `watch` has seen every finished epoch.
     """
     watch = watch or Watch()
     transform = pipeline.transform_for(spec)
-    batches = [math.ceil(len(samples) / spec.batch_size) for samples in (data.train, data.test)]
+    images = [counted_images(spec, len(samples)) for samples in (data.train, data.test)]
+    batches = [math.ceil(count / spec.batch_size) for count in images]
     watch.on_start(spec.epochs * sum(batches) or batches[1])
     history = History()
     for phase in groups.phases(spec, param_group):
@@ -127,13 +128,18 @@ def fit(
                 raise Diverged(diverged(f"the test loss is {history.test.loss} after epoch {epoch}", spec))
             metrics = EpochMetrics(
                 epoch, phase.name, loss, accuracy, history.test.loss, history.test.accuracy, seconds,
-                len(data.train) / seconds,
+                images[0] / seconds,
             )  # fmt: skip
             history.epochs.append(metrics)
             watch.on_epoch(metrics, history.test)
     if history.test is None:
         history.test = predict(backend, model, spec, transform, data, watch)
     return history
+
+
+def counted_images(spec: ExperimentSpec, images: int) -> int:
+    """How many of an epoch's training images, or of the test images, count: all, or those in full batches."""
+    return images - images % spec.batch_size if spec.last_batch == "drop" else images
 
 
 def diverged(what: str, spec: ExperimentSpec) -> str:
@@ -156,7 +162,8 @@ def train_epoch(
     """One pass over the training samples: mean loss, accuracy and seconds."""
     start = time.perf_counter()
     loss_sum, correct, seen, unread = 0.0, 0, 0, 0
-    steps = math.ceil(len(data.train) / spec.batch_size)
+    counted = counted_images(spec, len(data.train))
+    steps = math.ceil(counted / spec.batch_size)
     for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch), start=1):
         trainer.train_step(images, labels)
         seen += len(labels)
@@ -170,15 +177,15 @@ def train_epoch(
             speed = seen / (time.perf_counter() - start)
             watch.on_progress(unread, f"epoch {epoch}/{spec.epochs}: training, {speed:.1f} images/s")
             unread = 0
-    if seen != len(data.train):
-        raise RunError(f"the input pipeline gave {seen} of {len(data.train)} training images in epoch {epoch}")
+    if seen != counted:
+        raise RunError(f"the input pipeline gave {seen} of {counted} training images in epoch {epoch}")
     return loss_sum / seen, correct / seen, time.perf_counter() - start
 
 
 def predict(
     backend: Backend, model: Any, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, watch: Watch
 ) -> Predictions:
-    """The model's logits for every test sample, in order."""
+    """The model's logits for the test samples that count, in order."""
     start = time.perf_counter()
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[np.int64]] = []
@@ -189,7 +196,7 @@ def predict(
         seen += len(labels[-1])
         watch.on_progress(1, f"testing, {seen / (time.perf_counter() - start):.1f} images/s")
     result = Predictions(np.concatenate(logits), np.concatenate(labels))
-    expected = [sample.label for sample in data.test]
+    expected = [sample.label for sample in data.test[: counted_images(spec, len(data.test))]]
     if result.labels.tolist() != expected:
         raise RunError(f"the input pipeline gave {seen} of {len(expected)} test images, or gave them out of order")
     return result
@@ -199,20 +206,25 @@ def train_batches(
     backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, epoch: int
 ) -> Iterator[tuple[Any, Any]]:
     """An epoch of shuffled, augmented training batches as the backend's Trainer takes them."""
+    batches: Iterable[tuple[Any, Any]]
     if spec.pipeline == "native":
-        yield from backend.native_train_batches(spec, transform, data.train, epoch)
-        return
-    for images, labels in pipeline.train_batches(spec, transform, data.train, epoch):
-        yield backend.from_shared(images, labels)
+        batches = backend.native_train_batches(spec, transform, data.train, epoch)
+    else:
+        shared = pipeline.train_batches(spec, transform, data.train, epoch)
+        batches = (backend.from_shared(images, labels) for images, labels in shared)
+    for images, labels in batches:
+        if spec.last_batch == "keep" or len(labels) == spec.batch_size:
+            yield images, labels
 
 
 def test_batches(
     backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData
 ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-    """The test samples in order: images as the backend takes them, labels as NumPy."""
+    """The test samples that count, in order: images as the backend takes them, labels as NumPy."""
+    samples = data.test[: counted_images(spec, len(data.test))]
     if spec.pipeline == "native":
-        for images, labels in backend.native_test_batches(spec, transform, data.test):
+        for images, labels in backend.native_test_batches(spec, transform, samples):
             yield images, np.asarray(labels, np.int64)
         return
-    for images, labels in pipeline.test_batches(spec, transform, data.test):
+    for images, labels in pipeline.test_batches(spec, transform, samples):
         yield backend.from_shared(images, labels)[0], labels

@@ -79,6 +79,9 @@ def show_runs(records: dict[str, RunRecord]) -> None:
         f"{first.resolved['image_size']} px, {first.environment['device']['kind']} "
         f"({first.environment['device']['name']})"
     )
+    if first.spec.last_batch == "drop":
+        counted = f"{first.data['trained_images']} of the training and {first.data['tested_images']} of the test images"
+        console.print(f"the incomplete last batches were dropped: {counted} counted", style="yellow")
     if first.data["skipped_images"]:
         console.print(f"{first.data['skipped_images']} unreadable images were skipped", style="yellow")
     for path in records:
@@ -126,14 +129,29 @@ def show_agreement(records: Sequence[tuple[str, RunRecord]], to: Console) -> Non
 
 
 def show_presets() -> None:
-    """A table of the presets."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("preset", "what it is", "from"):
-        table.add_column(heading)
+    """Each preset: what it is, the text it comes from, what that text reports, and the command that runs it."""
     for name in preset_names():
         values = read_preset(name)
-        table.add_row(name, values["description"], values["source"])
-    console.print(table)
+        console.print(f"{name}: {values['description']}", style="bold")
+        lines = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        lines.add_column(no_wrap=True, style="dim")
+        lines.add_column(overflow="fold")
+        lines.add_row("  from", values["source"])
+        for expected in values["expected"]:
+            lines.add_row("  expect", describe_expected(expected))
+        if "notes" in values:
+            lines.add_row("  note", " ".join(values["notes"].split()))
+        lines.add_row("  run", values["command"])
+        console.print(lines, "")
+
+
+def describe_expected(expected: dict[str, Any]) -> str:
+    """What a text reports for a strategy of a preset, in words."""
+    deviation = f" ± {expected['deviation']:.3f} ({expected['runs']} runs)" if "deviation" in expected else ""
+    epochs = (
+        f" (by epoch: {' '.join(f'{value:.3f}' for value in expected['by_epoch'])})" if "by_epoch" in expected else ""
+    )
+    return f"{expected['strategy']} {expected['accuracy']:.3f}{deviation}{epochs}; {expected['source']}"
 
 
 def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console) -> None:
