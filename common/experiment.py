@@ -171,7 +171,7 @@ def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
 
 def status_of(error: BaseException) -> record.Status:
     """How a run that ended with `error` is marked."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | fit.Stopped):
         return "interrupted"
     return "diverged" if isinstance(error, fit.Diverged) else "failed"
 

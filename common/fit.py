@@ -27,6 +27,10 @@ class Diverged(RunError):
     """The loss became NaN or infinite."""
 
 
+class Stopped(RunError):
+    """A Watch ended the run before its last epoch, as a sweep does that sees no promise in it."""
+
+
 @dataclass(frozen=True)
 class EpochMetrics:
     """One epoch. Losses are means over examples, accuracies fractions of examples, the last batch included."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
@@ -18,6 +18,9 @@ from common.folder import Sample
 from common.images import open_rgb
 from common.record import RunRecord, agreement, differences
 from common.spec import ExperimentSpec, preset_names, read_preset
+
+if TYPE_CHECKING:
+    from common.sweep.study import Result
 
 # Names of files and classes come from users: none of them is markup.
 console = Console(highlight=False, markup=False)
@@ -152,6 +155,26 @@ def describe_expected(expected: dict[str, Any]) -> str:
         f" (by epoch: {' '.join(f'{value:.3f}' for value in expected['by_epoch'])})" if "by_epoch" in expected else ""
     )
     return f"{expected['strategy']} {expected['accuracy']:.3f}{deviation}{epochs}; {expected['source']}"
+
+
+def show_study(results: Sequence[Result], names: Sequence[str], to: Console) -> None:
+    """A line a trial, the best first, those without an accuracy last."""
+    table = make_table("trial", *names, "validation accuracy", "epochs", "backend", "ended")
+    for result in sorted(results, key=lambda result: (result.outcome != "complete", -(result.accuracy or 0))):
+        table.add_row(
+            str(result.number),
+            *(describe_value(result.values[name]) if name in result.values else "-" for name in names),
+            "-" if result.accuracy is None else f"{result.accuracy:.3f}",
+            str(result.epochs),
+            result.backend,
+            result.outcome,
+        )
+    to.print(table)
+
+
+def describe_value(value: object) -> str:
+    """A varied value in few digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console) -> None:
