@@ -49,17 +49,25 @@ class Device:
 class Trainer(Protocol):
     """Trains one model through one phase. Holds the optimizer, whose groups follow `phase.multiples`."""
 
-    def __init__(self, model: Any, spec: ExperimentSpec, phase: Phase) -> None:
-        """Raises RuntimeError if a parameter is in no group or in two."""
+    def __init__(
+        self, model: Any, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
+    ) -> None:
+        """Raises RuntimeError if a parameter is in no group or in two.
 
-    def train_step(self, images: Any, labels: Any) -> None:
+        class_counts: training images of each class, for `common.loss.target_table`.
+        """
+
+    def train_step(self, images: Any, labels: Any, rate_factor: float = 1.0) -> None:
         """One forward pass, backward pass and update; adds to the sums without waiting for the device.
 
         images, labels: one batch as this backend's pipelines give them.
+        rate_factor: multiple of all learning rates in this step. Momentum gathers gradients, not updates, as in
+        torch: a rate acts on its own step only.
         """
 
     def read_sums(self) -> tuple[float, int]:
-        """Sum of the losses and number of correct top-1 answers over the examples since the last call."""
+        """Sum of the losses (plain cross-entropy, whatever the targets) and number of correct top-1 answers over the
+        examples since the last call."""
 
 
 class Backend(Protocol):
@@ -94,7 +102,13 @@ class Backend(Protocol):
     Trainer: type[Trainer]
 
     def gradients(
-        self, model: Any, spec: ExperimentSpec, phase: Phase, images: Any, labels: Any
+        self,
+        model: Any,
+        spec: ExperimentSpec,
+        phase: Phase,
+        images: Any,
+        labels: Any,
+        class_counts: Sequence[int] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Gradient of the loss of `spec` (without weight decay) by name of the trained parameter, in training mode
         with `phase.frozen_statistics`; parameters and statistics stay as they are."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,20 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 import backends
-from common import datasets, fit, groups, imagenet, pipeline, record, resnet, weights
+from common import (
+    auto,
+    datasets,
+    fit,
+    groups,
+    imagenet,
+    pipeline,
+    record,
+    resnet,
+    schedules,
+    selection,
+    source_classes,
+    weights,
+)  # fmt: skip
 from common.errors import RunError, UserError
 from common.fit import EpochMetrics, History, Predictions, Watch
 from common.folder import ImageData
@@ -30,6 +44,9 @@ class RecordingWatch(Watch):
     def __init__(self, folder: Path, run: RunRecord, shown: Watch) -> None:
         self.folder, self.run, self.shown = folder, run, shown
 
+    def on_note(self, text: str) -> None:
+        self.shown.on_note(text)
+
     def on_start(self, steps: int) -> None:
         self.shown.on_start(steps)
 
@@ -43,8 +60,9 @@ class RecordingWatch(Watch):
 
 
 def load_data(spec: ExperimentSpec) -> ImageData:
-    """The data of an experiment; raises UserError as `common.datasets.load` does."""
-    return datasets.load(
+    """The data of an experiment, its validation images held back; raises UserError as `common.datasets.load` and
+    `common.selection.split` do."""
+    data = datasets.load(
         spec.data,
         url=spec.data_url,
         sha1=spec.data_sha1,
@@ -52,6 +70,7 @@ def load_data(spec: ExperimentSpec) -> ImageData:
         train_limit=spec.train_limit,
         test_limit=spec.test_limit,
     )
+    return selection.split(data, spec)
 
 
 def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
@@ -89,33 +108,81 @@ def reserved(folder: Path) -> Iterator[None]:
 
 
 def run(
-    spec: ExperimentSpec, folder: Path, watch: Watch, command: Sequence[str] = (), overwrite: bool = False
+    spec: ExperimentSpec,
+    folder: Path,
+    watch: Watch,
+    command: Sequence[str] = (),
+    overwrite: bool = False,
+    given: Collection[str] = (),
 ) -> RunRecord:
-    """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`.
+    """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`; the strategy
+    `zero-shot` leaves no model, since it is the source's.
 
+    given: the fields of the spec that the user has named, which the strategy `auto` leaves alone.
     Raises UserError before anything is written when the input is bad, common.fit.Diverged, other RunErrors and
     KeyboardInterrupt after the record was marked with it.
     """
     start = time.perf_counter()
     weights.read_for(spec)
-    groups.phases(spec)
+    if spec.strategy != "auto":
+        groups.phases(spec)
     check_output(spec, folder, overwrite)
     data = load_data(spec)
     if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
         raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
-    spec = spec.replace(classes=len(data.classes))
-    check_last_batch(spec, data)
+    spec, choice = settle(spec.replace(classes=len(data.classes)), data, given)
+    if choice is not None:
+        watch.on_note(choice.why)
     backend = backends.load(spec.backend)
     device = backend.prepare(spec)
     models = backend.build_models(spec)
+    if source_head_wanted(spec):
+        head = source_classes.mean_head(
+            backend.to_arrays(models.pretrained), source_classes.rows_for(spec, data.classes)
+        )
+        backend.load_arrays(models.fine_tune, head)
     run_record = describe_run(spec, data, backend, device, models, command)
+    if choice is not None:
+        run_record.resolved["auto"] = asdict(choice)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start
-    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    model = model_of(spec, models)
     with reserved(folder):
         # Another run may have ended in this folder meanwhile.
         check_output(spec, folder, overwrite)
         train_and_record(spec, folder, watch, data, backend, model, run_record, start)
     return run_record
+
+
+def settle(
+    spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()
+) -> tuple[ExperimentSpec, auto.Choice | None]:
+    """The experiment as the data make it, and what `auto` came to; raises UserError where they do not go together."""
+    choice = None
+    if spec.strategy == "auto":
+        spec, choice = auto.resolve(spec, data, given)
+    if spec.strategy == "zero-shot":
+        spec = spec.replace(epochs=0)
+    if spec.strategy == "zero-shot" or source_head_wanted(spec):
+        source_classes.rows_for(spec, data.classes)
+    check_last_batch(spec, data)
+    for phase in groups.phases(spec):
+        if phase.epochs:
+            schedules.check(
+                spec, phase.name, phase.epochs * math.ceil(fit.counted_images(spec, len(data.train)) / spec.batch_size)
+            )
+    return spec, choice
+
+
+def source_head_wanted(spec: ExperimentSpec) -> bool:
+    """Whether the network to train gets rows of the source's head."""
+    return spec.head_init == "source-class" and spec.strategy not in ("scratch", "zero-shot")
+
+
+def model_of(spec: ExperimentSpec, models: Models) -> Any:
+    """The network that an experiment is about."""
+    if spec.strategy == "zero-shot":
+        return models.pretrained
+    return models.scratch if spec.strategy == "scratch" else models.fine_tune
 
 
 def train_and_record(
@@ -133,10 +200,18 @@ def train_and_record(
         (folder / stale).unlink(missing_ok=True)
     record.write_record(folder, run_record)
     try:
-        history = backend.train_fine_tuning(model, spec, data, watch=RecordingWatch(folder, run_record, watch))
+        recording = RecordingWatch(folder, run_record, watch)
+        if spec.strategy == "zero-shot":
+            history = source_classes.evaluate(backend, model, spec, data, recording)
+        else:
+            history = backend.train_fine_tuning(model, spec, data, watch=recording)
         write_results(folder, spec, data, backend, model, history)
         assert history.test is not None
         run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
+        if history.validation is not None:
+            run_record.final["validation_loss"] = history.validation.loss
+            run_record.final["validation_accuracy"] = history.validation.accuracy
+        run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
     except BaseException as error:
         run_record.status = status_of(error)
         run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -196,7 +271,7 @@ def describe_run(
     transform = pipeline.transform_for(spec)
     machine = record.describe_machine()
     machine["versions"].update(backend.versions())
-    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    model = model_of(spec, models)
     return RunRecord(
         spec,
         command=list(command),
@@ -211,7 +286,11 @@ def describe_run(
             "tested_images": fit.counted_images(spec, len(data.test)),
         },
         environment={**machine, "device": asdict(device)},
-        model={**describe_heads(spec, backend, models), **count_parameters(spec, backend, model)},
+        model={
+            "file": None if spec.strategy == "zero-shot" else record.MODEL,
+            **describe_heads(spec, backend, models),
+            **count_parameters(spec, backend, model),
+        },
     )
 
 
@@ -222,7 +301,7 @@ def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
 
 def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
     """Head shapes in the framework's own layout and, if there is a source, where its hot dog is."""
-    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    model = model_of(spec, models)
     heads: dict[str, Any] = {
         "architecture": resnet.architecture(spec.backend, spec.model),
         "head_shape": list(backend.head_shape(model)),
@@ -237,20 +316,20 @@ def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> di
 
 
 def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
-    """Numbers of parameters: in all, by stage, and those trained in the last phase. Statistics do not count."""
+    """Numbers of parameters: in all, by stage, and those trained in the last phase, if any. Statistics do not count."""
     sizes = {name: array.size for name, array in backend.to_arrays(model).items() if not resnet.is_statistic(name)}
     stages = {stage: sum(sizes[name] for name in names) for stage, names in groups.by_stage(sizes).items()}
-    last = [phase for phase in groups.phases(spec) if phase.epochs or not spec.epochs][-1]
+    last = [phase for phase in groups.phases(spec) if phase.epochs or not spec.epochs][-1:]
     return {
         "parameters": sum(stages.values()),
         "parameters_by_stage": stages,
-        "trained_parameters": sum(stages[stage] for stage in last.trained_stages),
+        "trained_parameters": sum(stages[stage] for phase in last for stage in phase.trained_stages),
     }
 
 
 def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
     """What there is to know of the three networks before training, as plain values."""
-    model = models.scratch if spec.strategy == "scratch" else models.fine_tune
+    model = model_of(spec, models)
     heads = describe_heads(spec, backend, models)
     hotdog = None
     if heads["hotdog_index"] is not None:
@@ -281,10 +360,12 @@ def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str,
 def write_results(
     folder: Path, spec: ExperimentSpec, data: ImageData, backend: Backend, model: Any, history: History
 ) -> None:
-    """Write the predictions and the trained model."""
+    """Write the predictions and the trained model, if any was trained."""
     if history.test is None:
         raise RunError("training ended without an evaluation")
     record.write_predictions(folder, history.test, data)
+    if spec.strategy == "zero-shot":
+        return
     header = weights.Header(
         resnet.architecture(spec.backend, spec.model),
         data.classes,

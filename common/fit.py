@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common import groups, pipeline
+from common import groups, loss, pipeline, schedules
 from common.errors import RunError
-from common.folder import ImageData
+from common.folder import ImageData, Sample
+from common.selection import Selection
 from common.spec import ExperimentSpec
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class EpochMetrics:
     """Counted from 1."""
     phase: str
     loss: float
-    """Cross-entropy in training mode while the parameters moved, without weight decay."""
+    """Cross-entropy in training mode while the parameters moved: without weight decay, class weights and label
+    smoothing, so that runs compare."""
     train_accuracy: float
     """Top-1 of the same passes."""
     test_loss: float
@@ -48,6 +50,9 @@ class EpochMetrics:
     """Wall time of the training part, in seconds."""
     images_per_second: float
     """Training images by `seconds`."""
+    validation_loss: float | None = None
+    """On the images held back from training; None without any."""
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ class Predictions:
     @property
     def loss(self) -> float:
         """Mean cross-entropy."""
-        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        # Of logits that are not finite it is NaN, which says enough.
+        with np.errstate(invalid="ignore"):
+            shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         # Adding 0.0 turns -0.0 into 0.0.
         return float(-log_probabilities[np.arange(len(self.labels)), self.labels].mean()) + 0.0
@@ -74,14 +81,23 @@ class Predictions:
 
 @dataclass
 class History:
-    """What training left: the metrics of every finished epoch and the predictions after the last."""
+    """What training left: the metrics of every finished epoch, and the predictions of the model that was kept."""
 
     epochs: list[EpochMetrics] = field(default_factory=list)
     test: Predictions | None = None
+    validation: Predictions | None = None
+    """None without validation images."""
+    kept_epoch: int | None = None
+    """The epoch after which the model was as it is kept; None without epochs."""
+    stopped_early: bool = False
 
 
 class Watch:
     """Is told how training goes. This one prints a line an epoch, like the book's; `scripts.run` shows more."""
+
+    def on_note(self, text: str) -> None:
+        """Something was decided for the user; `text` is a line that says what and why."""
+        print(text)
 
     def on_start(self, steps: int) -> None:
         """Training begins; `steps` is the number of batches over all epochs, evaluation included."""
@@ -96,9 +112,10 @@ class Watch:
 
 def describe(metrics: EpochMetrics) -> str:
     """The line of an epoch."""
+    validation = "" if metrics.validation_accuracy is None else f"val acc {metrics.validation_accuracy:.3f}, "
     return (
         f"epoch {metrics.epoch}, loss {metrics.loss:.3f}, train acc {metrics.train_accuracy:.3f}, "
-        f"test acc {metrics.test_accuracy:.3f}"
+        f"{validation}test acc {metrics.test_accuracy:.3f}"
     )
 
 
@@ -112,38 +129,83 @@ def fit(
 ) -> History:
     """Train `model` in place through the phases of `spec` and evaluate it on the test set after each epoch.
 
+    The test images are looked at for the curves only. Early stopping and the best epoch follow the validation images;
+    with `keep` = best the model is put back to how it was after its best epoch, and the history's predictions are of
+    that epoch.
+
     Raises Diverged when the loss is NaN or infinite. Whatever ends it, `watch` has seen every finished epoch.
     """
     watch = watch or Watch()
     transform = pipeline.transform_for(spec)
-    images = [counted_images(spec, len(samples)) for samples in (data.train, data.test)]
+    trained_images = counted_images(spec, len(data.train))
+    images = (trained_images, len(data.validation), counted_images(spec, len(data.test)))
     batches = [math.ceil(count / spec.batch_size) for count in images]
-    watch.on_start(spec.epochs * sum(batches) or batches[1])
-    history = History()
+    watch.on_start(spec.epochs * sum(batches) or sum(batches[1:]))
+    class_counts = loss.class_counts(data.train, spec.classes)
+    history, selection = History(), Selection(spec)
     for phase in groups.phases(spec, param_group):
         if phase.epochs == 0:
             continue
-        trainer = backend.Trainer(model, spec, phase)
-        for _ in range(phase.epochs):
+        trainer = backend.Trainer(model, spec, phase, class_counts)
+        selection.begin_phase()
+        for past in range(phase.epochs):
             epoch = len(history.epochs) + 1
-            loss, accuracy, seconds = train_epoch(backend, trainer, spec, transform, data, epoch, watch)
-            history.test = predict(backend, model, spec, transform, data, watch)
-            if not math.isfinite(history.test.loss):
-                raise Diverged(diverged(f"the test loss is {history.test.loss} after epoch {epoch}", spec))
-            metrics = EpochMetrics(
-                epoch, phase.name, loss, accuracy, history.test.loss, history.test.accuracy, seconds,
-                images[0] / seconds,
-            )  # fmt: skip
+            steps = range(past * batches[0], (past + 1) * batches[0])
+            factors = [schedules.factor(spec, step, phase.epochs * batches[0]) for step in steps]
+            trained = train_epoch(backend, trainer, spec, transform, data, epoch, watch, factors)
+            validation, test = evaluate(backend, model, spec, transform, data, watch)
+            metrics = epoch_metrics(epoch, phase.name, trained, trained_images, validation, test)
+            if not math.isfinite(test.loss) or (validation and not math.isfinite(validation.loss)):
+                where = f"the loss of images not trained on is no longer finite after epoch {epoch}"
+                raise Diverged(diverged(where, spec))
             history.epochs.append(metrics)
-            watch.on_epoch(metrics, history.test)
+            history.kept_epoch, history.validation, history.test = epoch, validation, test
+            watch.on_epoch(metrics, test)
+            selection.see(epoch, validation, test, lambda: backend.to_arrays(model))
+            if selection.patience_is_over and past + 1 < phase.epochs:
+                history.stopped_early = True
+                break
+    best = selection.best
+    if best is not None:
+        backend.load_arrays(model, best.arrays)
+        history.kept_epoch, history.validation, history.test = best.epoch, best.validation, best.test
     if history.test is None:
-        history.test = predict(backend, model, spec, transform, data, watch)
+        history.validation, history.test = evaluate(backend, model, spec, transform, data, watch)
     return history
 
 
 def counted_images(spec: ExperimentSpec, images: int) -> int:
     """How many of an epoch's training images, or of the test images, count: all, or those in full batches."""
     return images - images % spec.batch_size if spec.last_batch == "drop" else images
+
+
+def tested_samples(spec: ExperimentSpec, data: ImageData) -> Sequence[Sample]:
+    """The test samples that count."""
+    return data.test[: counted_images(spec, len(data.test))]
+
+
+def evaluate(
+    backend: Backend, model: Any, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, watch: Watch
+) -> tuple[Predictions | None, Predictions]:
+    """The model's predictions of the validation images, if there are any, and of the test images."""
+    validation = predict(backend, model, spec, transform, data.validation, watch) if data.validation else None
+    return validation, predict(backend, model, spec, transform, tested_samples(spec, data), watch)
+
+
+def epoch_metrics(
+    epoch: int,
+    phase: str,
+    trained: tuple[float, float, float],
+    images: int,
+    validation: Predictions | None,
+    test: Predictions,
+) -> EpochMetrics:
+    """The metrics of an epoch, of whose training part `trained` has mean loss, accuracy and seconds."""
+    mean_loss, accuracy, seconds = trained
+    return EpochMetrics(
+        epoch, phase, mean_loss, accuracy, test.loss, test.accuracy, seconds, images / seconds,
+        validation.loss if validation else None, validation.accuracy if validation else None,
+    )  # fmt: skip
 
 
 def diverged(what: str, spec: ExperimentSpec) -> str:
@@ -162,14 +224,18 @@ def train_epoch(
     data: ImageData,
     epoch: int,
     watch: Watch,
+    rate_factors: Sequence[float],
 ) -> tuple[float, float, float]:
-    """One pass over the training samples: mean loss, accuracy and seconds."""
+    """One pass over the training samples: mean loss, accuracy and seconds.
+
+    rate_factors: the factor of the learning rate for each step.
+    """
     start = time.perf_counter()
     loss_sum, correct, seen, unread = 0.0, 0, 0, 0
     counted = counted_images(spec, len(data.train))
     steps = math.ceil(counted / spec.batch_size)
     for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch), start=1):
-        trainer.train_step(images, labels)
+        trainer.train_step(images, labels, rate_factors[step - 1])
         seen += len(labels)
         unread += 1
         if unread == STEPS_BETWEEN_READS or step == steps:
@@ -187,20 +253,25 @@ def train_epoch(
 
 
 def predict(
-    backend: Backend, model: Any, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, watch: Watch
+    backend: Backend,
+    model: Any,
+    spec: ExperimentSpec,
+    transform: pipeline.Transform,
+    samples: Sequence[Sample],
+    watch: Watch,
 ) -> Predictions:
-    """The model's logits for the test samples that count, in order."""
+    """The model's logits for every sample, prepared as for a test, in order."""
     start = time.perf_counter()
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[np.int64]] = []
     seen = 0
-    for images, batch_labels in test_batches(backend, spec, transform, data):
+    for images, batch_labels in test_batches(backend, spec, transform, samples):
         logits.append(backend.logits(model, images))
         labels.append(np.asarray(batch_labels, np.int64))
         seen += len(labels[-1])
         watch.on_progress(1, f"testing, {seen / (time.perf_counter() - start):.1f} images/s")
     result = Predictions(np.concatenate(logits), np.concatenate(labels))
-    expected = [sample.label for sample in data.test[: counted_images(spec, len(data.test))]]
+    expected = [sample.label for sample in samples]
     if result.labels.tolist() != expected:
         raise RunError(f"the input pipeline gave {seen} of {len(expected)} test images, or gave them out of order")
     return result
@@ -222,10 +293,9 @@ def train_batches(
 
 
 def test_batches(
-    backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData
+    backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, samples: Sequence[Sample]
 ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-    """The test samples that count, in order: images as the backend takes them, labels as NumPy."""
-    samples = data.test[: counted_images(spec, len(data.test))]
+    """The samples in order, prepared as for a test: images as the backend takes them, labels as NumPy."""
     if spec.pipeline == "native":
         for images, labels in backend.native_test_batches(spec, transform, samples):
             yield images, np.asarray(labels, np.int64)

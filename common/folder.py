@@ -49,6 +49,8 @@ class ImageData:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     skipped: tuple[Skipped, ...]
+    validation: tuple[Sample, ...] = ()
+    """Images held back from `train`."""
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -57,9 +59,11 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the names and byte sizes of the samples; equal for equal copies anywhere on disk."""
+        """SHA-256 (hex) over the names and byte sizes of the samples; equal for equal copies anywhere on disk, however
+        many of the training images are held back."""
         digest = hashlib.sha256()
-        for sample in (*self.train, *self.test):
+        train = sorted((*self.train, *self.validation), key=lambda sample: (sample.label, sample.name))
+        for sample in (*train, *self.test):
             digest.update(f"{sample.name}\0{sample.path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 

@@ -55,11 +55,16 @@ class Phase:
 
 
 def phases(spec: ExperimentSpec, param_group: bool = True) -> tuple[Phase, ...]:
-    """The phases of an experiment; raises UserError where one would train nothing.
+    """The phases of an experiment, none for `zero-shot`; raises UserError where one would train nothing, and for
+    `auto`, which is no strategy until `common.auto.resolve` has put one in its place.
 
     param_group: whether stages and head have learning rates of their own; otherwise everything that is trained has
     the multiple 1, which is how the chapter trains from scratch.
     """
+    if spec.strategy == "auto":
+        raise UserError("strategy auto: only scripts.run, which has seen the images, can tell; name another --strategy")
+    if spec.strategy == "zero-shot":
+        return ()
     chosen = _phases(spec, param_group)
     for phase in chosen:
         if not phase.trained_stages:

@@ -47,7 +47,12 @@ class RunRecord:
     """Head shapes, parameters by stage, the class whose source weights mean hot dog."""
     epochs: list[EpochMetrics] = field(default_factory=list)
     final: dict[str, float] = field(default_factory=dict)
-    """Loss and accuracy on the test images at the end, also of a run without epochs."""
+    """Loss and accuracy of the kept model on the test images and, if there are any, the validation images; also of a
+    run without epochs."""
+    kept_epoch: int | None = None
+    """The epoch after which the model was as it was kept: the last, or the best."""
+    stopped_early: bool = False
+    """Whether early stopping ended a phase before its epochs were over."""
     timing: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -158,6 +163,7 @@ def describe_data(data: ImageData) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "class_to_idx": data.class_to_idx,
         "train_images": len(data.train),
+        "validation_images": len(data.validation),
         "test_images": len(data.test),
         "skipped_images": len(data.skipped),
         "skipped": [asdict(skipped) for skipped in data.skipped],

@@ -15,7 +15,9 @@ from common.errors import UserError
 
 BackendName = Literal["torch", "keras", "jax", "mxnet"]
 ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
-Strategy = Literal["fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative"]
+Strategy = Literal[
+    "fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "zero-shot", "auto"
+]
 
 # The networks each framework's own model libraries offer.
 MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
@@ -63,6 +65,9 @@ class ExperimentSpec:
     """Use at most this many training images, evenly over the classes."""
     test_limit: int | None = None
     """Use at most this many test images, evenly over the classes."""
+    validation: float = 0.0
+    """Fraction of the training images of each class that is held back to choose by: early stopping and the best epoch
+    look at these, never at the test images."""
     classes: int = 2
     """Number of classes of the new head; the commands set it from the data."""
 
@@ -84,7 +89,11 @@ class ExperimentSpec:
     strategy: Strategy = "fine-tune"
     """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
     alone (feature-extraction), first the head and then everything (warm-up), the last stages and the head (partial),
-    or early, late and head at three rates (discriminative)."""
+    early, late and head at three rates (discriminative), or nothing (zero-shot: the source network's own classes of
+    the data's names answer, and a class without a namesake has all the others). `auto` chooses one, with optimizer
+    and rates, by the number of training images and `domain`."""
+    domain: Literal["similar", "different"] = "similar"
+    """Whether the images are of the kind that the source weights were trained on; the strategy `auto` asks for it."""
     warm_up_epochs: int = 2
     """Epochs that the strategy `warm-up` trains the head alone, out of `epochs`."""
     partial_stages: int = 2
@@ -96,6 +105,11 @@ class ExperimentSpec:
     as in two of the chapter's tabs."""
     epochs: int = 5
     """Passes over the training images."""
+    early_stopping: int | None = None
+    """End a phase after this many epochs without a lower validation loss; needs `validation`."""
+    keep: Literal["last", "best"] = "last"
+    """The model that a run leaves and reports at the end: that of the last epoch, or of the epoch with the lowest
+    validation loss, which needs `validation`."""
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     """Stochastic gradient descent without and with momentum (0.9), or Adam (0.9, 0.999, 1e-8)."""
     learning_rate: float = 5e-5
@@ -108,14 +122,29 @@ class ExperimentSpec:
     """Added to the gradient as `weight_decay` times the parameter, for every trained parameter."""
     loss_reduction: Literal["sum", "mean"] = "sum"
     """Whether the loss that is differentiated is the sum or the mean over the batch."""
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    """Learning rate over the steps of a phase: constant, falling along half a cosine, or first rising and then falling
+    (one-cycle)."""
+    schedule_warm_up_steps: int = 0
+    """Steps at the start of each phase over which the learning rate rises linearly; not for one-cycle, which has its
+    own. The strategy `warm-up` is something else: it trains the head first."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weigh the losses of the classes alike (none), or by training images / (classes * training images of the class)
+    (balanced). The weighted losses are summed, or averaged over the examples, as `loss_reduction` says."""
+    label_smoothing: float = 0.0
+    """Share of each target, below 1, that is spread evenly over all classes."""
     batch_norm: Literal["train", "frozen", "frozen_early"] = "train"
     """BatchNorm uses and updates batch statistics (train), keeps the source's (frozen), or keeps them in stem, layer1
     and layer2 only (frozen_early). gamma and beta train like other parameters."""
     batch_norm_momentum: float = 0.1
     """Share of a batch in BatchNorm's running statistics, at each step: torch's convention. flaxmodels has 0.9,
     keras.applications 0.01."""
-    head_init: Literal["xavier_uniform"] = "xavier_uniform"
-    """How the new head's weight starts; its bias starts at zero."""
+    head_init: Literal["xavier_uniform", "source-class"] = "xavier_uniform"
+    """How the new head of a source network starts: with random weights and zero biases, or with the source head's rows
+    for the classes of the data's names (source-class); a class without a namesake starts with the mean of the other
+    rows."""
+    head_init_classes: tuple[str, ...] = ()
+    """Source classes whose mean row starts the class without a namesake, instead of all others."""
     initial_values: Literal["shared", "native"] = "shared"
     """Who draws random initial values: this project with NumPy, the same for every framework, or the framework."""
 
@@ -161,6 +190,8 @@ class ExperimentSpec:
                 if stage not in stages:
                     raise UserError(f"stage_multiples.{stage}: no such stage; the stages are {', '.join(stages)}")
             values["stage_multiples"] = StageMultiples(**multiples)
+        if isinstance(values.get("head_init_classes"), list):
+            values["head_init_classes"] = tuple(values["head_init_classes"])
         return cls().replace(**values)
 
     def to_json(self) -> str:
@@ -188,6 +219,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, typing.get_args(hint)[0]) for part in value)
     if hint is type(None):
         return value is None
     if hint in (int, float) and isinstance(value, bool):
@@ -202,6 +235,8 @@ def _describe(hint: Any) -> str:
         return "one of " + ", ".join(typing.get_args(hint))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_describe(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return "a list, each of it " + _describe(typing.get_args(hint)[0])
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "nothing"}
     return names.get(hint, "a table of multiples by stage")
 
@@ -212,6 +247,7 @@ def check_ranges(spec: ExperimentSpec) -> None:
         "train_limit": 2, "test_limit": 2, "classes": 2, "image_size": 32, "resize_size": 32, "batch_size": 1,
         "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "learning_rate": 0, "head_multiple": 0,
         "weight_decay": 0, "batch_norm_momentum": 0, "hotdog_index": 0, "seed": 0, "workers": 0,
+        "schedule_warm_up_steps": 0, "label_smoothing": 0, "validation": 0, "early_stopping": 1,
     }  # fmt: skip
     largest = {
         "partial_stages": 4, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1, "workers": 256,
@@ -236,6 +272,18 @@ def check_ranges(spec: ExperimentSpec) -> None:
         raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
     if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:
         raise UserError(f"warm_up_epochs = {spec.warm_up_epochs}: expected fewer than epochs = {spec.epochs}")
+    for name in ("label_smoothing", "validation"):
+        if getattr(spec, name) >= 1:
+            raise UserError(f"{name} = {getattr(spec, name)}: expected less than 1")
+    for name, wanted in (("early_stopping", spec.early_stopping is not None), ("keep", spec.keep == "best")):
+        if wanted and not spec.validation:
+            raise UserError(
+                f"{name} = {getattr(spec, name)}: needs validation images to choose by; add --validation 0.2"
+            )
+    if spec.schedule == "one-cycle" and spec.schedule_warm_up_steps:
+        raise UserError("schedule_warm_up_steps: the schedule one-cycle warms up by itself; leave the option away")
+    if spec.head_init_classes and spec.head_init != "source-class":
+        raise UserError("head_init_classes: needs --head-init source-class")
     if (spec.data_url is None) != (spec.data_sha1 is None):
         given, absent = ("data_url", "data_sha1") if spec.data_sha1 is None else ("data_sha1", "data_url")
         raise UserError(f"{given} needs {absent} too: a download is only used when its SHA-1 is the one expected")

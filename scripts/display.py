@@ -43,6 +43,9 @@ class RichWatch(Watch):
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
+    def on_note(self, text: str) -> None:
+        console.print(text, soft_wrap=True)
+
     def on_start(self, steps: int) -> None:
         self.progress.update(self.task, total=steps)
 

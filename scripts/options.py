@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
@@ -170,16 +170,18 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
 
 
 def options_of(preset: str, spec: ExperimentSpec) -> list[str]:
-    """The options with which `scripts.run` repeats an experiment on all training images."""
+    """The options with which `scripts.run` repeats an experiment, on all training images unless it needs some to
+    choose an epoch by."""
     base = {**flat(load_preset(preset, spec.strategy)), "strategy": None, "backend": None}
     # The classes come from the data.
-    left_out = ("classes", "validation")
+    left_out = ["classes"] if spec.early_stopping or spec.keep == "best" else ["classes", "validation"]
     options = ["--preset", preset]
     for name, value in flat(spec).items():
         if value != base[name] and name not in left_out:
             option = name.replace("_", "-")
             on_off = f"--{option}" if value else f"--no-{option}"
-            options += [on_off] if isinstance(value, bool) else [f"--{option}", str(value)]
+            values = value if isinstance(value, list | tuple) else [value]
+            options += [on_off] if isinstance(value, bool) else [f"--{option}", *map(str, values)]
     return options
 
 
@@ -188,6 +190,13 @@ def flat(spec: ExperimentSpec) -> dict[str, object]:
     values = spec.to_dict()
     stages = values.pop("stage_multiples")
     return {**values, **{f"stage_multiples.{stage}": multiple for stage, multiple in stages.items()}}
+
+
+def given_fields(arguments: list[str]) -> frozenset[str]:
+    """The fields of the spec that the arguments name."""
+    options = {argument.split("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
+    named = {option.removeprefix("no_").split(".")[0] for option in options}
+    return frozenset(f.name for f in fields(ExperimentSpec) if f.name in named)
 
 
 def parse_runs(arguments: list[str]) -> list[RunOptions]:

@@ -7,7 +7,7 @@ from scripts.command import backend_wanted, start, value_of
 
 def main(arguments: list[str]) -> int:
     """Run the strategies asked for, one record each; return the exit code."""
-    from scripts.options import parse_runs
+    from scripts.options import given_fields, parse_runs
 
     # Before the imports below, which --help need not wait for.
     runs = parse_runs(arguments)
@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
         console.print(f"\n{spec.strategy}: {spec.backend}, {spec.model}, {start_from}", style="bold", soft_wrap=True)
         command = ["python", "-m", "scripts.run", *arguments]
         with RichWatch() as watch:
-            records[str(folder / RECORD)] = experiment.run(spec, folder, watch, command, run.overwrite)
+            records[str(folder / RECORD)] = experiment.run(
+                spec, folder, watch, command, run.overwrite, given_fields(arguments)
+            )
     show_runs(records)
     return 0
 

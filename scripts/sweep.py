@@ -28,8 +28,7 @@ def main(arguments: list[str]) -> int:
     file = options.study or Path("runs", f"sweep-{options.preset}-{options.spec.backend}-{names}.journal")
     study = Study.create(file, bases, variables)
     console.print(f"study {file}; the same command continues it", style="dim", soft_wrap=True)
-    command = ["python", "-m", "scripts.sweep", *arguments]
-    sweeping.run_trials(study, bases, sampler, trials, options.pruner, command)
+    sweeping.run_trials(study, bases, sampler, trials, options.pruner, arguments)
     sweeping.finish(study, options, bases)
     return 0
 

@@ -17,7 +17,7 @@ from common.sweep.study import Result, Sampler, Study, held_out, run_trial
 from common.sweep.vary import Variable, with_values
 from scripts import environments
 from scripts.display import RichWatch, console, describe_value, show_study
-from scripts.options import SweepOptions, options_of, parse
+from scripts.options import SweepOptions, given_fields, options_of, parse
 
 DEFAULT_TRIALS = 20
 
@@ -40,8 +40,6 @@ def find_plan(options: SweepOptions, variables: Sequence[Variable]) -> tuple[Sam
     trials = options.trials if options.trials is not None or sampler == "grid" else DEFAULT_TRIALS
     if trials is not None and trials < 1:
         raise UserError(f"--trials {trials}: expected at least 1")
-    if options.spec.epochs < 1:
-        raise UserError(f"--epochs {options.spec.epochs}: a sweep chooses by what epochs reach, so it needs at least 1")
     return sampler, trials
 
 
@@ -81,15 +79,18 @@ def run_trials(
     sampler: Sampler,
     trials: int | None,
     pruner: Literal["median", "none"],
-    command: Sequence[str],
+    arguments: list[str],
 ) -> None:
     """Run trials until the study has them all; other processes may run some of them."""
+    command = ["python", "-m", "scripts.sweep", *arguments]
+    # What the strategy auto leaves alone.
+    given = given_fields(arguments) | {variable.name for variable in study.variables}
 
     def run(spec: ExperimentSpec, folder: Path, on_epoch: Callable[[EpochMetrics], None]) -> RunRecord:
         with TrialWatch(on_epoch) as watch:
-            finished = experiment.run(spec, folder, watch, command)
+            finished = experiment.run(spec, folder, watch, command, given=given)
         # The best is trained again, on all images; the networks of all trials would fill a disk.
-        (folder / MODEL).unlink()
+        (folder / MODEL).unlink(missing_ok=True)
         return finished
 
     seed = next(iter(bases.values())).seed

@@ -9,6 +9,7 @@ import numpy as np
 from backends.contract import Device, Models
 from common import fit, resnet
 from common.groups import Phase
+from common.loss import target_table
 from common.spec import ExperimentSpec
 
 
@@ -24,11 +25,12 @@ def features(images: np.ndarray) -> np.ndarray:
 
 
 class Trainer:
-    def __init__(self, model: Model, spec: ExperimentSpec, phase: Phase) -> None:
+    def __init__(self, model: Model, spec: ExperimentSpec, phase: Phase, class_counts: Any = None) -> None:
         self.model, self.rate = model, spec.learning_rate * phase.multiples["head"]
+        self.targets = target_table(spec, class_counts)
         self.sums = [0.0, 0]
 
-    def train_step(self, images: Any, labels: Any) -> None:
+    def train_step(self, images: Any, labels: Any, rate_factor: float = 1.0) -> None:
         scores = logits(self.model, images).astype(np.float64)
         predictions = fit.Predictions(scores, labels)
         self.sums[0] += predictions.loss * len(labels)
@@ -36,9 +38,10 @@ class Trainer:
         with np.errstate(all="ignore"):
             probabilities = np.exp(scores - scores.max(1, keepdims=True))
             probabilities /= probabilities.sum(1, keepdims=True)
-            probabilities[np.arange(len(labels)), labels] -= 1
+            targets = self.targets[labels]
+            gradient = probabilities * targets.sum(1, keepdims=True) - targets
             head = self.model.arrays["fc.weight"]
-            head[:, :3] -= (self.rate * probabilities.T @ features(images)).astype(np.float32)
+            head[:, :3] -= (rate_factor * self.rate * gradient.T @ features(images)).astype(np.float32)
 
     def read_sums(self) -> tuple[float, int]:
         sums, self.sums = self.sums, [0.0, 0]
@@ -79,6 +82,9 @@ class FakeBackend:
 
     def to_arrays(self, model: Model) -> dict[str, np.ndarray]:
         return {name: array.copy() for name, array in model.arrays.items()}
+
+    def load_arrays(self, model: Model, arrays: dict[str, np.ndarray]) -> None:
+        model.arrays.update({name: array.copy() for name, array in arrays.items()})
 
 
 def logits(model: Model, images: Any) -> np.ndarray:

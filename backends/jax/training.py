@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from common.errors import UserError
 from common.fit import History, Watch
 from common.folder import ImageData
 from common.groups import STAGES, Phase
+from common.loss import target_table
 from common.spec import ExperimentSpec
 
 Tree = dict[str, Any]
@@ -70,7 +71,9 @@ class State(NamedTuple):
 class Trainer:
     """See `backends.contract.Trainer`."""
 
-    def __init__(self, model: Model, spec: ExperimentSpec, phase: Phase) -> None:
+    def __init__(
+        self, model: Model, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
+    ) -> None:
         self.model = model
         self.recipe = Recipe(
             spec.optimizer, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, spec.batch_norm_momentum
@@ -80,13 +83,16 @@ class Trainer:
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
         # Told their device like the outputs of a step, these need no second compilation at the second step.
         self.optimizer_state = jax.device_put(optimizer.init(model.params), model.device)
+        self.targets = jnp.array(target_table(spec, class_counts), model.module.dtype, device=model.device)
         self.loss_sum, self.correct = zero_sums(model)
 
-    def train_step(self, images: Array, labels: Array) -> None:
+    def train_step(self, images: Array, labels: Array, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         model = self.model
         state = State(model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct)
-        state = update(model.module, self.recipe, state, self.rates, images, labels)
+        learning_rates = {stage: rate_factor * rate for stage, rate in self.rates.learning_rates.items()}
+        rates = self.rates._replace(learning_rates=learning_rates)
+        state = update(model.module, self.recipe, state, rates, self.targets, images, labels)
         model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct = state
 
     def read_sums(self) -> tuple[float, int]:
@@ -100,13 +106,16 @@ class Trainer:
 @functools.partial(
     jax.jit, static_argnames=("module", "recipe"), donate_argnames=("state",), compiler_options=COMPILER_OPTIONS
 )
-def update(module: nn.Module, recipe: Recipe, state: State, rates: Rates, images: Array, labels: Array) -> State:
+def update(
+    module: nn.Module, recipe: Recipe, state: State, rates: Rates, targets: Array, images: Array, labels: Array
+) -> State:
     """One step: the state after it. Compiled once for each recipe and each shape of `images`."""
     differentiated = jax.grad(loss_of, has_aux=True)
-    gradient, (losses, logits, batch_stats) = differentiated(
-        state.params, state.batch_stats, module, recipe.loss_reduction, recipe.frozen_statistics, images, labels,
-        recipe.batch_norm_momentum,
+    gradient, (logits, batch_stats) = differentiated(
+        state.params, state.batch_stats, module, recipe.loss_reduction, recipe.frozen_statistics, images,
+        targets[labels], recipe.batch_norm_momentum,
     )  # fmt: skip
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     optimizer = make_optimizer(recipe, rates, module.architecture)
     changes, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     # A relu that XLA on a CPU fuses with a sum makes 0 of NaN: of a divergence the loss alone may show nothing.
@@ -152,13 +161,14 @@ def loss_of(
     reduction: str,
     frozen_statistics: frozenset[str],
     images: Array,
-    labels: Array,
+    targets: Array,
     momentum: float = 0.0,
-) -> tuple[Array, tuple[Array, Array, Tree]]:
-    """The loss that is differentiated, and with it the losses, logits and running statistics of the batch."""
+) -> tuple[Array, tuple[Array, Tree]]:
+    """The loss that is differentiated, against each image's row of targets, and with it the logits and running
+    statistics of the batch."""
     logits, batch_stats = forward(module, params, batch_stats, frozen_statistics, images, momentum)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return (losses.sum() if reduction == "sum" else losses.mean()), (losses, logits, batch_stats)
+    losses = optax.softmax_cross_entropy(logits, targets)
+    return (losses.sum() if reduction == "sum" else losses.mean()), (logits, batch_stats)
 
 
 def forward(
@@ -213,11 +223,19 @@ def keep_statistics(
     layer.put_variable("batch_stats", "var", (1 - share) * variance + share * unbiased)
 
 
-def gradients(model: Model, spec: ExperimentSpec, phase: Phase, images: Array, labels: Array) -> dict[str, NDArray]:
+def gradients(
+    model: Model,
+    spec: ExperimentSpec,
+    phase: Phase,
+    images: Array,
+    labels: Array,
+    class_counts: Sequence[int] | None = None,
+) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
+    targets = jnp.array(target_table(spec, class_counts), model.module.dtype, device=model.device)
     tree = compiled_gradients(
         model.module, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, model.params,
-        model.batch_stats, images, labels,
+        model.batch_stats, images, targets[labels],
     )  # fmt: skip
     # jit returns a dictionary in the order of its sorted keys; this is the order of the forward pass.
     return {name: to_torchvision(tree[name]) for name in flax_paths(model.module.architecture) if name in tree}
@@ -236,11 +254,11 @@ def compiled_gradients(
     params: Tree,
     batch_stats: Tree,
     images: Array,
-    labels: Array,
+    targets: Array,
 ) -> dict[str, Array]:
     """The gradient by name of the trained parameter; XLA leaves out the others."""
     gradient, _ = jax.grad(loss_of, has_aux=True)(
-        params, batch_stats, module, reduction, frozen_statistics, images, labels
+        params, batch_stats, module, reduction, frozen_statistics, images, targets
     )
     flat = flatten_dict(gradient)
     paths = flax_paths(module.architecture)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,7 @@ from common import fit, groups, resnet
 from common.fit import History, Watch
 from common.folder import ImageData
 from common.groups import Phase
+from common.loss import target_table
 from common.spec import ExperimentSpec
 from common.weights import to_channels_first
 
@@ -27,29 +30,37 @@ def train_fine_tuning(
 class Trainer:
     """See `backends.contract.Trainer`."""
 
-    def __init__(self, model: keras.Model, spec: ExperimentSpec, phase: Phase) -> None:
+    def __init__(
+        self, model: keras.Model, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
+    ) -> None:
         self.model, self.spec, self.phase = model, spec, phase
         self.device = device_of(model)
         with tf.device(self.device):
             self.trained = trained_variables(model, phase)
             set_momentum(model, spec)
             self.optimizers = make_optimizers(model, spec, phase)
+            self.targets = tf.constant(target_table(spec, class_counts), model.layers[-1].kernel.dtype)
             self.loss_sum = tf.Variable(0, dtype=tf.float64, trainable=False)
             self.correct = tf.Variable(0, dtype=tf.int64, trainable=False)
         # One graph for all batch and image sizes.
         images, labels = tf.TensorSpec((None, None, None, 3), tf.float32), tf.TensorSpec((None,), tf.int64)
         self.compiled_step = tf.function(self.step, input_signature=(images, labels), autograph=False)
 
-    def train_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+    def train_step(self, images: tf.Tensor, labels: tf.Tensor, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         set_mode(self.model, self.phase)
         with tf.device(self.device):
+            for stage, optimizer in self.optimizers.items():
+                # A variable of the graph, so that another rate needs no other graph.
+                optimizer.learning_rate = rate_factor * self.spec.learning_rate * self.phase.multiples[stage]
             self.compiled_step(images, labels)
 
     def step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
         """What TensorFlow compiles: forward pass, backward pass, and the update of each group by its optimizer."""
         names, variables = list(self.trained), list(self.trained.values())
-        values, losses, logits = differentiate(self.model, self.spec, variables, images, labels)
+        targets = tf.gather(self.targets, labels)
+        values, logits = differentiate(self.model, self.spec, variables, images, targets)
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         # Keras' own weight_decay changes the parameters outside momentum and Adam; torch's is part of the gradient.
         decayed = (g + self.spec.weight_decay * v.value for g, v in zip(values, variables, strict=True))
         by_name = dict(zip(names, decayed, strict=True))
@@ -81,12 +92,22 @@ def make_optimizers(model: keras.Model, spec: ExperimentSpec, phase: Phase) -> d
         if spec.optimizer == "adam":
             optimizers[stage] = Adam(learning_rate, epsilon=1e-8)
         else:
-            # Keras' momentum buffer is torch's times -learning_rate: the same while that rate is constant. A plain
-            # 0.9 would be rounded to float32 even where parameters are float64.
+            # A plain 0.9 would be rounded to float32 even where parameters are float64.
             momentum = np.float64(0.9) if spec.optimizer == "momentum" else 0.0
-            optimizers[stage] = keras.optimizers.SGD(learning_rate, momentum=momentum)
+            optimizers[stage] = SGD(learning_rate, momentum=momentum)
         optimizers[stage].build([trained[name] for name in stages[stage]])
     return optimizers
+
+
+class SGD(keras.optimizers.SGD):
+    """Keras' SGD with the learning rate outside the momentum buffer, as in torch; Keras' is inside, where a rate that
+    changes acts on later steps too."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        if self.momentum:
+            buffer = self.momentums[self._get_variable_index(variable)].value
+            gradient = buffer.assign(self.momentum * buffer + gradient)
+        variable.assign_sub(tf.cast(learning_rate, variable.dtype) * gradient)
 
 
 class Adam(keras.optimizers.Adam):
@@ -131,20 +152,26 @@ def set_mode(model: keras.Model, phase: Phase) -> None:
 
 
 def differentiate(
-    model: keras.Model, spec: ExperimentSpec, variables: list[keras.Variable], images: tf.Tensor, labels: tf.Tensor
-) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-    """The gradients of the loss, and each image's loss and logits, in training mode."""
+    model: keras.Model, spec: ExperimentSpec, variables: list[keras.Variable], images: tf.Tensor, targets: tf.Tensor
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The gradients of the loss against each image's row of targets, and the logits, in training mode."""
     # A tape that watches only what trains computes no other gradients, whatever Keras calls trainable.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([variable.value for variable in variables])
         logits = model(images, training=True)
-        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        # TensorFlow's own cross-entropy takes it for granted that targets sum to 1; weighted ones do not.
+        losses = -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=1)
         loss = tf.reduce_sum(losses) if spec.loss_reduction == "sum" else tf.reduce_mean(losses)
-    return tape.gradient(loss, [variable.value for variable in variables]), losses, logits
+    return tape.gradient(loss, [variable.value for variable in variables]), logits
 
 
 def gradients(
-    model: keras.Model, spec: ExperimentSpec, phase: Phase, images: tf.Tensor, labels: tf.Tensor
+    model: keras.Model,
+    spec: ExperimentSpec,
+    phase: Phase,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
     statistics = [v for name, v in named_variables(model).items() if resnet.is_statistic(name)]
@@ -152,7 +179,8 @@ def gradients(
     set_mode(model, phase)
     trained = trained_variables(model, phase)
     with tf.device(device_of(model)):
-        values, _, _ = differentiate(model, spec, list(trained.values()), images, labels)
+        targets = tf.gather(tf.constant(target_table(spec, class_counts), model.layers[-1].kernel.dtype), labels)
+        values, _ = differentiate(model, spec, list(trained.values()), images, targets)
     for variable, value in zip(statistics, before, strict=True):
         variable.assign(value)
     return {name: to_channels_first(value.numpy()).copy() for name, value in zip(trained, values, strict=True)}

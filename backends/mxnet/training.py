@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import mxnet as mx
 import numpy
@@ -20,10 +21,13 @@ from common import fit, groups, resnet
 from common.fit import History, Watch
 from common.folder import ImageData
 from common.groups import Phase
+from common.loss import target_table
 from common.spec import ExperimentSpec
 
 # From log-probabilities: one loss an example; the backward pass of a vector differentiates its sum.
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True)
+# The same against a row of target probabilities, or of their multiples.
+cross_entropy_of_targets = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False, from_logits=True)
 
 
 def train_fine_tuning(
@@ -36,7 +40,9 @@ def train_fine_tuning(
 class Trainer:
     """See `backends.contract.Trainer`."""
 
-    def __init__(self, model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> None:
+    def __init__(
+        self, model: HybridBlock, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
+    ) -> None:
         self.model, self.spec, self.phase = model, spec, phase
         self.device = model.output.weight.list_ctx()[0]
         set_trained(model, phase)
@@ -44,15 +50,17 @@ class Trainer:
         self.optimizer = make_optimizer(model, spec, phase)
         self.unbias = not stores_unbiased_variance(self.device, model.output.weight.dtype)
         self.counts: dict[tuple[int, ...], dict[str, int]] = {}
+        self.targets = to_model(model, np.array(target_table(spec, class_counts)))
         self.loss_sum = np.zeros((), dtype="float64", ctx=self.device)
         self.correct = np.zeros((), dtype="int64", ctx=self.device)
 
-    def train_step(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def train_step(self, images: np.ndarray, labels: np.ndarray, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         moving = set_mode(self.model, self.phase)
         before = {name: layer.running_var.data().copy() for name, layer in moving.items()}
         labels = labels.as_in_ctx(self.device)
-        losses, logits = backward(self.model, self.phase, images, labels)
+        losses, logits = backward(self.model, self.phase, images, labels, self.targets)
+        self.optimizer.set_learning_rate(rate_factor * self.spec.learning_rate)
         # Trainer.step divides the gradient of the sum by its argument.
         self.optimizer.step(1 if self.spec.loss_reduction == "sum" else len(labels))
         if self.unbias:
@@ -77,6 +85,20 @@ class Trainer:
         for name, layer in moving.items():
             variance = layer.running_var.data()
             variance += (variance - keep * before[name]) / max(self.counts[shape][name] - 1, 1)
+
+
+class Momentum(mx.optimizer.Optimizer):
+    """Descent with momentum 0.9 and the learning rate outside the buffer, as in torch; that of MXNet's SGD is inside,
+    where a rate that changes acts on later steps too."""
+
+    def create_state(self, index: int, weight: np.ndarray) -> np.ndarray:
+        return weight.zeros_like()
+
+    def update(self, index: int, weight: np.ndarray, grad: np.ndarray, state: np.ndarray) -> None:
+        self._update_count(index)
+        state *= 0.9
+        state += self.rescale_grad * grad + self._get_wd(index) * weight
+        weight -= self._get_lr(index) * state
 
 
 class Adam(mx.optimizer.Adam):
@@ -104,11 +126,8 @@ def make_optimizer(model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> gl
         for name in stages[stage]:
             parameters[name].lr_mult = phase.multiples[stage]
     options = {"learning_rate": spec.learning_rate, "wd": spec.weight_decay}
-    if spec.optimizer == "adam":
-        optimizer = Adam(**options)
-    else:
-        # MXNet keeps the learning rate in the momentum buffer, the same thing while the rate is that of one phase.
-        optimizer = mx.optimizer.SGD(momentum=0.9 if spec.optimizer == "momentum" else 0.0, **options)
+    optimizers = {"sgd": mx.optimizer.SGD, "momentum": Momentum, "adam": Adam}
+    optimizer = optimizers[spec.optimizer](**options)
     return gluon.Trainer([parameters[name] for name in grouped], optimizer, kvstore=None)
 
 
@@ -183,8 +202,11 @@ def values_by_channel(model: HybridBlock, shape: tuple[int, ...]) -> dict[str, i
     return {name: batch * height * width for name, (batch, _, height, width) in outputs.items()}
 
 
-def backward(model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The losses of the examples and the logits, in training mode; the parameters get the gradients of the sum."""
+def backward(
+    model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cross-entropies of the examples and the logits, in training mode; the parameters get the gradients of the
+    sum of the losses against `targets`, a row a class."""
     images = to_model(model, images)
     if isinstance(model, ResNetV2) and "stem" not in phase.frozen_statistics:
         # Its bn0 has no trained gamma that would draw the backward pass to it; the images do.
@@ -193,19 +215,26 @@ def backward(model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.nd
     with autograd.record():
         logits = model(images)
         # Naming the temperature chooses MXNet's own log_softmax; oneDNN's is ten times less exact on a CPU.
-        losses = cross_entropy(npx.log_softmax(logits, temperature=1.0), labels)
+        log_probabilities = npx.log_softmax(logits, temperature=1.0)
+        losses = cross_entropy_of_targets(log_probabilities, targets[labels])
     losses.backward()
-    return losses, logits
+    return cross_entropy(log_probabilities, labels), logits
 
 
 def gradients(
-    model: HybridBlock, spec: ExperimentSpec, phase: Phase, images: np.ndarray, labels: np.ndarray
+    model: HybridBlock,
+    spec: ExperimentSpec,
+    phase: Phase,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
     statistics = {p: p.data().copy() for name, p in named_parameters(model).items() if resnet.is_statistic(name)}
     set_trained(model, phase)
     set_mode(model, phase)
-    backward(model, phase, images, labels.as_in_ctx(model.output.weight.list_ctx()[0]))
+    targets = to_model(model, np.array(target_table(spec, class_counts)))
+    backward(model, phase, images, labels.as_in_ctx(model.output.weight.list_ctx()[0]), targets)
     for parameter, values in statistics.items():
         parameter.set_data(values)
     count = 1 if spec.loss_reduction == "sum" else len(labels)
@@ -220,6 +249,6 @@ def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
 
 
 def to_model(model: HybridBlock, images: np.ndarray) -> np.ndarray:
-    """Images on the model's device and in its precision."""
+    """An array, such as images, on the model's device and in its precision."""
     weight = model.output.weight
     return images.as_in_ctx(weight.list_ctx()[0]).astype(weight.dtype, copy=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from common import fit, groups
 from common.fit import History, Watch
 from common.folder import ImageData
 from common.groups import Phase
+from common.loss import target_table
 from common.spec import ExperimentSpec
 
 
@@ -26,24 +29,29 @@ def train_fine_tuning(
 class Trainer:
     """See `backends.contract.Trainer`."""
 
-    def __init__(self, model: nn.Module, spec: ExperimentSpec, phase: Phase) -> None:
+    def __init__(
+        self, model: nn.Module, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
+    ) -> None:
         self.model, self.spec, self.phase = model, spec, phase
         set_trained(model, phase)
         set_momentum(model, spec)
         self.optimizer = make_optimizer(model, spec, phase)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.targets = torch.from_numpy(target_table(spec, class_counts)).to(model.fc.weight)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=model.fc.weight.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=model.fc.weight.device)
 
-    def train_step(self, images: Tensor, labels: Tensor) -> None:
+    def train_step(self, images: Tensor, labels: Tensor, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         set_mode(self.model, self.phase)
         images, labels = to_model(self.model, images), labels.to(self.model.fc.weight.device)
         logits = self.model(images)
-        losses = functional.cross_entropy(logits, labels, reduction="none")
         self.optimizer.zero_grad()
-        reduce_loss(losses, self.spec).backward()
+        reduced_loss(logits, self.targets[labels], self.spec).backward()
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate_factor * rate
         self.optimizer.step()
-        self.loss_sum += losses.detach().sum()
+        self.loss_sum += functional.cross_entropy(logits.detach(), labels, reduction="sum")
         self.correct += (logits.argmax(dim=1) == labels).sum()
 
     def read_sums(self) -> tuple[float, int]:
@@ -98,13 +106,19 @@ def set_mode(model: nn.Module, phase: Phase) -> None:
             layer.eval()
 
 
-def reduce_loss(losses: Tensor, spec: ExperimentSpec) -> Tensor:
+def reduced_loss(logits: Tensor, targets: Tensor, spec: ExperimentSpec) -> Tensor:
     """The loss that is differentiated: the sum or the mean over the batch, as the spec says."""
+    losses = functional.cross_entropy(logits, targets, reduction="none")
     return losses.sum() if spec.loss_reduction == "sum" else losses.mean()
 
 
 def gradients(
-    model: nn.Module, spec: ExperimentSpec, phase: Phase, images: Tensor, labels: Tensor
+    model: nn.Module,
+    spec: ExperimentSpec,
+    phase: Phase,
+    images: Tensor,
+    labels: Tensor,
+    class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -112,7 +126,8 @@ def gradients(
     set_mode(model, phase)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     images, labels = to_model(model, images), labels.to(model.fc.weight.device)
-    loss = reduce_loss(functional.cross_entropy(model(images), labels, reduction="none"), spec)
+    targets = torch.from_numpy(target_table(spec, class_counts)).to(model.fc.weight)
+    loss = reduced_loss(model(images), targets[labels], spec)
     values = torch.autograd.grad(loss, list(trained.values()))
     for name, buffer in model.named_buffers():
         buffer.copy_(before[name])

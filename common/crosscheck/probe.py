@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import experiment, fit, groups, imagenet, pipeline, resnet
+from common import experiment, fit, groups, imagenet, pipeline, resnet, schedules
 from common.crosscheck.scenarios import Scenario, sample
 from common.files import write_atomically
 from common.fit import Watch
@@ -37,6 +37,7 @@ def probe(
     backend: Backend, spec: ExperimentSpec, data: ImageData, steps: int, scenarios: Sequence[Scenario]
 ) -> tuple[dict[str, Any], Arrays]:
     """Facts (plain values) and arrays of one backend."""
+    spec = spec.replace(classes=len(data.classes))
     device = backend.prepare(spec)
     batches = list(itertools.islice(shared_batches(spec, data), steps))
     facts, arrays = describe(backend, spec, data, batches[0])
@@ -109,10 +110,11 @@ def lockstep(
     phases = groups.phases(spec)
     losses = []
     for number, phase in enumerate(phases):
-        trainer = backend.Trainer(model, spec, phase)
+        # As if one class had 1 image and the next 2, for balanced weights are to differ whatever the data.
+        trainer = backend.Trainer(model, spec, phase, range(1, spec.classes + 1))
         share = batches[number * len(batches) // len(phases) : (number + 1) * len(batches) // len(phases)]
-        for images, labels in share:
-            trainer.train_step(*backend.from_shared(images, labels))
+        for step, (images, labels) in enumerate(share):
+            trainer.train_step(*backend.from_shared(images, labels), schedules.factor(spec, step, len(share)))
             losses.append(trainer.read_sums()[0] / len(labels))
     arrays: Arrays = {f"{scenario.name}/losses": np.array(losses)}
     for name, array in backend.to_arrays(model).items():

@@ -43,6 +43,10 @@ SCENARIOS = (
     Scenario("strong decay", {"weight_decay": 1.0}),
     Scenario("warm-up", {"strategy": "warm-up", "epochs": 2, "warm_up_epochs": 1}),
     Scenario("discriminative", {"strategy": "discriminative"}),
+    # A rate that changes shows whether momentum gathers gradients or updates.
+    Scenario("cosine, momentum", {"schedule": "cosine", "schedule_warm_up_steps": 2, "optimizer": "momentum"}),
+    Scenario("one-cycle, adam", {"schedule": "one-cycle", "optimizer": "adam", "learning_rate": 1e-5}),
+    Scenario("weighted and smoothed", {"class_weights": "balanced", "label_smoothing": 0.1}),
     Scenario("feature extraction", {"strategy": "feature-extraction"}),
     Scenario("last two stages", {"strategy": "partial"}),
 )
@@ -54,6 +58,8 @@ SHORT = (
     "strong decay",
     "warm-up",
     "discriminative",
+    "cosine, momentum",
+    "weighted and smoothed",
 )
 
 

@@ -43,7 +43,7 @@ class Result:
     values: dict[str, Value]
     outcome: Outcome
     accuracy: float | None
-    """On the validation images after the last epoch that ended."""
+    """On the validation images: of the kept model, or after the last epoch of a trial that was cut."""
     epochs: int
     """How many epochs ended."""
     reason: str
@@ -56,10 +56,10 @@ def held_out(spec: ExperimentSpec) -> ExperimentSpec:
     return spec if spec.validation else spec.replace(validation=VALIDATION)
 
 
-def score(metrics: EpochMetrics) -> float:
-    """What a sweep chooses by: the accuracy on the held-out training images, never that on the test images."""
-    assert metrics.validation_accuracy is not None
-    return metrics.validation_accuracy
+def score(record: RunRecord) -> float:
+    """What a sweep chooses by: the accuracy of the kept model on the held-out training images, never on the test
+    images."""
+    return record.final["validation_accuracy"]
 
 
 class Study:
@@ -182,22 +182,21 @@ def run_trial(
     study.study.pruner = (
         optuna.pruners.MedianPruner(n_warmup_steps=2) if pruner == "median" else optuna.pruners.NopPruner()
     )
-    last: list[EpochMetrics] = []
 
     def on_epoch(metrics: EpochMetrics) -> None:
-        last.append(metrics)
-        trial.report(score(metrics), metrics.epoch)
+        assert metrics.validation_accuracy is not None
+        trial.report(metrics.validation_accuracy, metrics.epoch)
         if trial.should_prune():
             raise Stopped(f"pruned after epoch {metrics.epoch}: its validation accuracy was below the others' median")
 
-    def note(outcome: Outcome, reason: str, state: TrialState) -> None:
+    def note(outcome: Outcome, reason: str, state: TrialState, accuracy: float | None = None) -> None:
         trial.set_user_attr("outcome", outcome)
         trial.set_user_attr("reason", reason)
-        study.study.tell(trial, score(last[-1]) if state == TrialState.COMPLETE else None, state=state)
+        study.study.tell(trial, accuracy, state=state)
 
     trial.set_user_attr("backend", next(iter(bases.values())).backend)
     try:
-        run(spec_of(bases, trial), study.folder / f"{trial.number:04d}", on_epoch)
+        record = run(spec_of(bases, trial), study.folder / f"{trial.number:04d}", on_epoch)
     except Diverged as error:
         note("diverged", str(error), TrialState.PRUNED)
     except Stopped as error:
@@ -209,7 +208,7 @@ def run_trial(
         note("failed", f"{type(error).__name__}: {error}", TrialState.FAIL)
         raise
     else:
-        note("complete", "", TrialState.COMPLETE)
+        note("complete", "", TrialState.COMPLETE, score(record))
     return result_of(study.study.get_trials(deepcopy=False)[trial.number])
 
 
@@ -224,11 +223,14 @@ def result_of(trial: FrozenTrial) -> Result:
     """A stored trial in this project's words."""
     last = trial.last_step
     outcome = trial.user_attrs.get("outcome", "running" if trial.state == TrialState.RUNNING else "failed")
+    accuracy = trial.value if outcome == "complete" else None if last is None else trial.intermediate_values[last]
+    if outcome == "diverged":
+        accuracy = None
     return Result(
         trial.number,
         dict(trial.params),
         outcome,
-        None if last is None or outcome == "diverged" else trial.intermediate_values[last],
+        accuracy,
         last or 0,
         trial.user_attrs.get("reason", ""),
         trial.user_attrs.get("backend", ""),

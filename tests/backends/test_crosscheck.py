@@ -109,9 +109,9 @@ def test_biased_variance(monkeypatch, backend, failures) -> None:
 
     step = backend.Trainer.train_step
 
-    def biased_step(trainer: Any, images: Any, labels: Any) -> None:
+    def biased_step(trainer: Any, *batch: Any) -> None:
         pending.clear()
-        step(trainer, images, labels)
+        step(trainer, *batch)
         for layer, excess in pending:
             layer.running_var -= layer.momentum * excess
 

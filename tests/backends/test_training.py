@@ -56,7 +56,7 @@ def test_param_group_false_trains_everything_at_one_rate(spec) -> None:
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_optimizers_follow_the_definitions(backend, models, spec, batch, optimizer) -> None:
-    """Three steps against the formulas in NumPy, float64, with the backend's own gradients."""
+    """Three steps at falling rates against the formulas in NumPy, float64, with the backend's own gradients."""
     changed = spec.replace(optimizer=optimizer, weight_decay=0.1, learning_rate=1e-4, batch_norm="frozen")
     phase = only_phase(changed)
     model = models.fine_tune
@@ -64,13 +64,13 @@ def test_optimizers_follow_the_definitions(backend, models, spec, batch, optimiz
     trainer = backend.Trainer(model, changed, phase)
     first = dict.fromkeys(names, 0.0)
     second = dict.fromkeys(names, 0.0)
-    for step in range(1, 4):
+    for step, factor in enumerate((1.0, 0.5, 0.1), start=1):
         before = backend.to_arrays(model)
         gradients = backend.gradients(model, changed, phase, *batch)
-        trainer.train_step(*batch)
+        trainer.train_step(*batch, factor)
         after = backend.to_arrays(model)
         for name in names:
-            rate = 1e-4 * phase.multiples[groups.stage_of(name)]
+            rate = factor * 1e-4 * phase.multiples[groups.stage_of(name)]
             gradient = gradients[name].astype(np.float64) + 0.1 * before[name]
             if optimizer == "momentum":
                 first[name] = 0.9 * first[name] + gradient
@@ -82,6 +82,54 @@ def test_optimizers_follow_the_definitions(backend, models, spec, batch, optimiz
                 update /= np.sqrt(second[name] / (1 - 0.999**step)) + 1e-8
             tolerance = 1e-4 * np.linalg.norm(update) + 2e-7 * np.linalg.norm(before[name])
             assert np.linalg.norm(before[name] - after[name] - update) <= tolerance, (name, step)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_a_rate_factor_is_a_factor_of_every_learning_rate(backend, models, spec, batch, optimizer) -> None:
+    changed = spec.replace(optimizer=optimizer, weight_decay=0.1)
+    start = backend.to_arrays(models.fine_tune)
+    ends = []
+    for learning_rate, factor in ((1e-4, 0.5), (5e-5, 1.0)):
+        backend.load_arrays(models.fine_tune, start)
+        halved = changed.replace(learning_rate=learning_rate)
+        backend.Trainer(models.fine_tune, halved, only_phase(halved)).train_step(*batch, factor)
+        ends.append(backend.to_arrays(models.fine_tune))
+    for name, array in start.items():
+        # Halving is exact in floating point.
+        np.testing.assert_array_equal(ends[0][name], ends[1][name], err_msg=name)
+        assert not np.array_equal(ends[0][name], array), name
+
+
+@pytest.mark.parametrize("loss_reduction", ["sum", "mean"])
+def test_weighted_and_smoothed_gradient_of_the_heads_bias(
+    backend, models, spec, numpy_batch, batch, loss_reduction
+) -> None:
+    """In closed form: the sum over examples of weight * (probability - smoothed target)."""
+    changed = spec.replace(
+        batch_norm="frozen", class_weights="balanced", label_smoothing=0.2, loss_reduction=loss_reduction
+    )  # fmt: skip
+    gradient = backend.gradients(models.fine_tune, changed, only_phase(changed), *batch, class_counts=[3, 9])
+    logits = backend.logits(models.fine_tune, batch[0]).astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weights, targets = np.array([2.0, 2 / 3])[numpy_batch[1]], np.array([[0.9, 0.1], [0.1, 0.9]])[numpy_batch[1]]
+    expected = (weights[:, None] * (probabilities - targets)).sum(axis=0)
+    expected /= 8 if loss_reduction == "mean" else 1
+    # Float32 logits of 18 layers are 1e-6 off.
+    np.testing.assert_allclose(gradient["fc.bias"], expected, rtol=1e-5)
+
+
+def test_weights_and_smoothing_change_the_step_and_not_the_reported_loss(backend, models, spec, batch) -> None:
+    start = backend.to_arrays(models.fine_tune)
+    sums, biases = [], []
+    for changes in ({}, {"class_weights": "balanced", "label_smoothing": 0.2}):
+        backend.load_arrays(models.fine_tune, start)
+        changed = spec.replace(**changes)
+        trainer = backend.Trainer(models.fine_tune, changed, only_phase(changed), class_counts=[3, 9])
+        trainer.train_step(*batch)
+        sums.append(trainer.read_sums())
+        biases.append(backend.to_arrays(models.fine_tune)["fc.bias"])
+    assert sums[0] == sums[1]
+    assert not np.allclose(biases[0], biases[1], rtol=1e-3)
 
 
 @pytest.mark.parametrize(

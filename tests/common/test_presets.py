@@ -27,7 +27,7 @@ def test_a_preset_is_valid_for_every_strategy(name: str) -> None:
     for strategy in get_args(Strategy):
         spec = load_preset(name, strategy)
         assert spec.strategy == strategy
-        assert groups.phases(spec)
+        assert strategy in ("auto", "zero-shot") or groups.phases(spec)
 
 
 @pytest.mark.parametrize("name", preset_names())

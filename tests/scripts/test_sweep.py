@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,8 @@ import pytest
 import backends
 import scripts.sweep
 from common import fit, resnet
-from common.errors import UserError
 from common.record import read_record
-from common.spec import ExperimentSpec
 from common.sweep import study as studies
-from common.sweep import vary
 from common.sweep.study import Study
 from scripts import command, environments, options
 from tests.fake_backend import FakeBackend
@@ -59,75 +56,11 @@ def results() -> list[studies.Result]:
     return Study(Path("s.journal")).results()
 
 
-# What is varied
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "grid"),
-    [
-        ("head_multiple=1,5,10", "list", (1.0, 5.0, 10.0)),
-        ("head-multiple=1,5", "list", (1.0, 5.0)),
-        ("strategy=fine-tune,scratch", "list", ("fine-tune", "scratch")),
-        ("flip=true,false", "list", (True, False)),
-        ("image_size=64,72", "list", (64, 72)),
-        ("stage_multiples.stem=0,1", "list", (0.0, 1.0)),
-        ("learning_rate=1e-5..1e-1:log", "log range", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)),
-        ("learning_rate=1e-4..1e-2:log:3", "log range", (1e-4, 1e-3, 1e-2)),
-        ("weight_decay=0..0.4", "range", (0.0, 0.1, 0.2, 0.3, 0.4)),
-        ("partial_stages=1..4", "range", (1, 2, 3, 4)),
-        ("seed=0,1,2", "list", (0, 1, 2)),
-    ],
-)
-def test_what_can_be_varied(text: str, kind: str, grid: tuple[object, ...]) -> None:
-    variable = vary.parse(text)
-    assert variable.kind == kind
-    assert variable.grid == grid
-    assert [type(value) for value in variable.grid] == [type(value) for value in grid]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("learning_rat=1,2", "learning_rate"),
-        ("learning_rate", "name=low..high"),
-        ("learning_rate=", "name=low..high"),
-        ("learning_rate=fast", "'fast' is no value of learning_rate"),
-        ("learning_rate=1,,2", "'' is no value"),
-        ("learning_rate=nan,1", "'nan' is no value"),
-        ("learning_rate=1..2..3", "'2..3' is no value"),
-        ("learning_rate=1e-1..1e-5:log", "from a lower to a higher"),
-        ("learning_rate=0..1:log", "starts above 0"),
-        ("learning_rate=1..2:lin", ":N"),
-        ("learning_rate=1..2:log:1", ":N"),
-        ("learning_rate=1..2:log:3:4", ":N"),
-        ("batch_size=8,8.5", "'8.5' is no value of batch_size"),
-        ("head_multiple=1,1.0", "twice"),
-        ("optimizer=sgd,lamb", "'lamb' is no value of optimizer"),
-        ("optimizer=adam..sgd", "list its values"),
-        ("flip=maybe", "'maybe' is no value"),
-        ("backend=torch,jax", "--study"),
-        ("classes=2,3", "come from the data"),
-        ("stage_multiples=1,2", "stage_multiples.stem"),
-        ("validation=0.1,0.2", "the same images"),
-    ],
-)
-def test_what_cannot_be_varied_is_explained(text: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        vary.parse(text)
-    assert message in str(caught.value)
-    assert text.split("=")[0].split(".")[0] in str(caught.value)
-
-
-def test_values_reach_the_spec() -> None:
-    spec = vary.with_values(ExperimentSpec(), {"batch_size": 4, "stage_multiples.stem": 0.5, "flip": False})
-    assert (spec.batch_size, spec.stage_multiples.stem, spec.stage_multiples.layer1, spec.flip) == (4, 0.5, 1.0, False)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
         [], ["--vary", "seed=1,2", "seed=3,4"], ["--vary", "epochs=1,-1"], ["--vary", "model=resnet18,resnet18_v2"],
-        ["--vary", "seed=1,2", "--trials", "0"], ["--vary", "seed=1,2", "--epochs", "0"],
+        ["--vary", "seed=1,2", "--trials", "0"],
         ["--vary", "seed=1,2", "--sampler", "best"], ["--vary", "seed=1,2", "--data", "nowhere"],
         ["--vary", "seed=1,2", "--study", "text.txt"], ["--vary", "seed=1,2", "--study", "text.txt/below"],
         ["--show", "nowhere.journal"], ["--show", "text.txt"], ["--vary", "batch_size=8..0"],
@@ -169,6 +102,15 @@ def test_a_grid_runs_every_combination_once(monkeypatch, capsys, small) -> None:
     assert len(results()) == 4
 
 
+class FixedAccuracy:
+    """Stands for the predictions of validation images."""
+
+    loss = 0.5
+
+    def __init__(self, accuracy: float) -> None:
+        self.accuracy = accuracy
+
+
 def test_the_choice_does_not_see_the_test_images(monkeypatch, small) -> None:
     """The trial that is best on the held-out images is chosen, though it is the worst on the test images."""
     accuracies = iter([0.2, 0.9, 0.4])
@@ -178,7 +120,7 @@ def test_the_choice_does_not_see_the_test_images(monkeypatch, small) -> None:
         metrics = fit.EpochMetrics(1, "everything", 0.1, 0.5, 0.1, 1 - accuracy, 1.0, 1.0, validation_accuracy=accuracy)
         predictions = fit.Predictions(np.eye(2, dtype=np.float32), np.array([0, 1]))
         watch.on_epoch(metrics, predictions)
-        return fit.History([metrics], predictions)
+        return fit.History([metrics], test=predictions, validation=FixedAccuracy(accuracy))
 
     monkeypatch.setattr(fit, "fit", fit_with)
     assert call(monkeypatch, *small, "--vary", "seed=0,1,2") == 0
@@ -238,7 +180,12 @@ def test_a_diverged_trial_is_a_result(monkeypatch, capsys, small) -> None:
 
 def test_unpromising_trials_are_pruned(monkeypatch, small) -> None:
     """After five complete trials one below their median ends after its second epoch."""
-    monkeypatch.setattr(studies, "score", lambda metrics: 0.1 if len(results()) == 6 else 0.9)
+    see = fit.epoch_metrics
+
+    def fixed(*arguments):
+        return replace(see(*arguments), validation_accuracy=0.1 if len(results()) == 6 else 0.9)
+
+    monkeypatch.setattr(fit, "epoch_metrics", fixed)
     arguments = ["--vary", "seed=0,1,2,3,4,5", "--epochs", "3", "--pruner", "median"]
     assert call(monkeypatch, *small, *arguments) == 0
     assert [result.outcome for result in results()] == ["complete"] * 5 + ["pruned"]
@@ -399,8 +346,3 @@ def test_help_names_the_grammar(monkeypatch, capsys) -> None:
 def test_showing_needs_the_tools(monkeypatch) -> None:
     assert scripts.sweep.environment_wanted(["--show", "x.journal"]) is None
     assert scripts.sweep.environment_wanted(["--vary", "seed=1,2", "--backend", "jax"]) == "jax"
-
-
-def test_the_journal_is_one_line_a_step(monkeypatch, small) -> None:
-    assert call(monkeypatch, *small, "--vary", "seed=0,1", "--epochs", "1") == 0
-    assert all(isinstance(json.loads(line), dict) for line in Path("s.journal").read_text().splitlines())
