@@ -171,7 +171,9 @@ def settle(
     check_last_batch(spec, data)
     for phase in groups.phases(spec):
         if phase.epochs:
-            schedules.check(spec, phase.name, phase.epochs * math.ceil(len(data.train) / spec.batch_size))
+            schedules.check(
+                spec, phase.name, phase.epochs * math.ceil(fit.counted_images(spec, len(data.train)) / spec.batch_size)
+            )
     return spec, choice
 
 
@@ -226,7 +228,16 @@ def train_and_record(
 
 
 def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
-    """Raise UserError where BatchNorm would have to learn from a single value: one image whose last map is 1 x 1."""
+    """Raise UserError where BatchNorm would have to learn from a single value, one image whose last map is 1 x 1, or
+    where dropping the last batch leaves none."""
+    if spec.last_batch == "drop":
+        for split, samples in (("training", data.train), ("test", data.test)):
+            if len(samples) < spec.batch_size:
+                raise UserError(
+                    f"last_batch = drop leaves out all {len(samples)} {split} images; choose a --batch-size of at "
+                    "most that, or --last-batch keep"
+                )
+        return
     transform = pipeline.transform_for(spec)
     single = spec.batch_size == 1 or len(data.train) % spec.batch_size == 1
     learns = any("layer4" not in phase.frozen_statistics for phase in groups.phases(spec) if phase.epochs)
@@ -239,7 +250,7 @@ def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
 
 def status_of(error: BaseException) -> record.Status:
     """How a run that ended with `error` is marked."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | fit.Stopped):
         return "interrupted"
     return "diverged" if isinstance(error, fit.Diverged) else "failed"
 
@@ -250,7 +261,7 @@ def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
     training = sum(metrics.seconds for metrics in run_record.epochs)
     run_record.timing["training_seconds"] = training
     run_record.timing["total_seconds"] = time.perf_counter() - start
-    images = len(run_record.epochs) * run_record.data["train_images"]
+    images = len(run_record.epochs) * run_record.data["trained_images"]
     if training:
         run_record.timing["images_per_second"] = images / training
     run_record.environment["peak_memory_bytes"] = record.peak_memory()
@@ -273,7 +284,11 @@ def describe_run(
             "mean_learning_rate": spec.mean_learning_rate,
             "phases": describe_phases(spec),
         },
-        data=record.describe_data(data),
+        data={
+            **record.describe_data(data),
+            "trained_images": fit.counted_images(spec, len(data.train)),
+            "tested_images": fit.counted_images(spec, len(data.test)),
+        },
         environment={**machine, "device": asdict(device)},
         model={
             "file": None if spec.strategy == "zero-shot" else record.MODEL,
@@ -300,7 +315,7 @@ def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> di
     if models.pretrained is not None:
         names = imagenet.source_class_names(spec)
         heads["source_head_shape"] = list(backend.head_shape(models.pretrained))
-        heads["hotdog_index"] = imagenet.hotdog_index(names) if imagenet.HOTDOG_NAME in names else None
+        heads["hotdog_index"] = imagenet.reported_index(spec, names)
     return heads
 
 
@@ -325,7 +340,7 @@ def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str,
         row = backend.class_weight(models.pretrained, heads["hotdog_index"])
         hotdog = {
             "index": heads["hotdog_index"],
-            "name": imagenet.HOTDOG_NAME,
+            "name": imagenet.source_class_names(spec)[heads["hotdog_index"]],
             "norm": float((row.astype("float64") ** 2).sum() ** 0.5),
             "first_values": [float(value) for value in row[:4]],
         }

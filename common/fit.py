@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ STEPS_BETWEEN_READS = 8
 
 class Diverged(RunError):
     """The loss became NaN or infinite."""
+
+
+class Stopped(RunError):
+    """A Watch ended the run before its last epoch, as a sweep does that sees no promise in it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,9 @@ class Predictions:
     @property
     def loss(self) -> float:
         """Mean cross-entropy."""
-        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        # Of logits that are not finite it is NaN, which says enough.
+        with np.errstate(invalid="ignore"):
+            shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         # Adding 0.0 turns -0.0 into 0.0.
         return float(-log_probabilities[np.arange(len(self.labels)), self.labels].mean()) + 0.0
@@ -121,7 +127,7 @@ def fit(
     param_group: bool = True,
     watch: Watch | None = None,
 ) -> History:
-    """Train `model` in place through the phases of `spec` and evaluate it on the whole test set after each epoch.
+    """Train `model` in place through the phases of `spec` and evaluate it on the test set after each epoch.
 
     The test images are looked at for the curves only. Early stopping and the best epoch follow the validation images;
     with `keep` = best the model is put back to how it was after its best epoch, and the history's predictions are of
@@ -132,7 +138,8 @@ def fit(
     watch = watch or Watch()
     transform = pipeline.transform_for(spec)
     watch.on_start(steps(spec, data))
-    steps_an_epoch = math.ceil(len(data.train) / spec.batch_size)
+    trained_images = counted_images(spec, len(data.train))
+    steps_an_epoch = math.ceil(trained_images / spec.batch_size)
     class_counts = loss.class_counts(data.train, spec.classes)
     history, selection = History(), Selection(spec)
     for phase in groups.phases(spec, param_group):
@@ -148,7 +155,7 @@ def fit(
             ]
             trained = train_epoch(backend, trainer, spec, transform, data, epoch, watch, factors)
             validation, test = evaluate(backend, model, spec, transform, data, watch)
-            metrics = epoch_metrics(epoch, phase.name, trained, len(data.train), validation, test)
+            metrics = epoch_metrics(epoch, phase.name, trained, trained_images, validation, test)
             for name, value in (("validation", metrics.validation_loss), ("test", test.loss)):
                 if value is not None and not math.isfinite(value):
                     raise Diverged(diverged(f"the {name} loss is {value} after epoch {epoch}", spec))
@@ -170,9 +177,19 @@ def fit(
 
 def steps(spec: ExperimentSpec, data: ImageData) -> int:
     """Number of batches over all epochs, evaluations included."""
-    splits = (data.train, data.validation, data.test)
-    train, *evaluated = (math.ceil(len(samples) / spec.batch_size) for samples in splits)
+    images = (counted_images(spec, len(data.train)), len(data.validation), counted_images(spec, len(data.test)))
+    train, *evaluated = (math.ceil(count / spec.batch_size) for count in images)
     return spec.epochs * (train + sum(evaluated)) or sum(evaluated)
+
+
+def counted_images(spec: ExperimentSpec, images: int) -> int:
+    """How many of an epoch's training images, or of the test images, count: all, or those in full batches."""
+    return images - images % spec.batch_size if spec.last_batch == "drop" else images
+
+
+def tested_samples(spec: ExperimentSpec, data: ImageData) -> Sequence[Sample]:
+    """The test samples that count."""
+    return data.test[: counted_images(spec, len(data.test))]
 
 
 def evaluate(
@@ -180,7 +197,7 @@ def evaluate(
 ) -> tuple[Predictions | None, Predictions]:
     """The model's predictions of the validation images, if there are any, and of the test images."""
     validation = predict(backend, model, spec, transform, data.validation, watch) if data.validation else None
-    return validation, predict(backend, model, spec, transform, data.test, watch)
+    return validation, predict(backend, model, spec, transform, tested_samples(spec, data), watch)
 
 
 def epoch_metrics(
@@ -223,7 +240,8 @@ def train_epoch(
     """
     start = time.perf_counter()
     loss_sum, correct, seen, unread = 0.0, 0, 0, 0
-    steps = math.ceil(len(data.train) / spec.batch_size)
+    counted = counted_images(spec, len(data.train))
+    steps = math.ceil(counted / spec.batch_size)
     for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch), start=1):
         trainer.train_step(images, labels, rate_factors[step - 1])
         seen += len(labels)
@@ -237,8 +255,8 @@ def train_epoch(
             speed = seen / (time.perf_counter() - start)
             watch.on_progress(unread, f"epoch {epoch}/{spec.epochs}: training, {speed:.1f} images/s")
             unread = 0
-    if seen != len(data.train):
-        raise RunError(f"the input pipeline gave {seen} of {len(data.train)} training images in epoch {epoch}")
+    if seen != counted:
+        raise RunError(f"the input pipeline gave {seen} of {counted} training images in epoch {epoch}")
     return loss_sum / seen, correct / seen, time.perf_counter() - start
 
 
@@ -271,11 +289,15 @@ def train_batches(
     backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, epoch: int
 ) -> Iterator[tuple[Any, Any]]:
     """An epoch of shuffled, augmented training batches as the backend's Trainer takes them."""
+    batches: Iterable[tuple[Any, Any]]
     if spec.pipeline == "native":
-        yield from backend.native_train_batches(spec, transform, data.train, epoch)
-        return
-    for images, labels in pipeline.train_batches(spec, transform, data.train, epoch):
-        yield backend.from_shared(images, labels)
+        batches = backend.native_train_batches(spec, transform, data.train, epoch)
+    else:
+        shared = pipeline.train_batches(spec, transform, data.train, epoch)
+        batches = (backend.from_shared(images, labels) for images, labels in shared)
+    for images, labels in batches:
+        if spec.last_batch == "keep" or len(labels) == spec.batch_size:
+            yield images, labels
 
 
 def test_batches(

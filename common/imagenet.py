@@ -46,3 +46,13 @@ def hotdog_index(names: Sequence[str]) -> int:
     if len(names) == 1000 and index != HOTDOG:
         raise UserError(f"the source weights put {HOTDOG_NAME!r} at {index}, but ImageNet-1k has it at {HOTDOG}")
     return index
+
+
+def reported_index(spec: ExperimentSpec, names: Sequence[str]) -> int | None:
+    """The row of the source head that an experiment reports as the hot dog's: the one it names, else the one that
+    `names` have; None without one. Raises UserError for a row that the source head does not have."""
+    if spec.hotdog_index is None:
+        return hotdog_index(names) if HOTDOG_NAME in names else None
+    if spec.hotdog_index >= len(names):
+        raise UserError(f"hotdog_index = {spec.hotdog_index}: the source head has the rows 0 to {len(names) - 1}")
+    return spec.hotdog_index

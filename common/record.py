@@ -143,13 +143,14 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def write_predictions(folder: Path, predictions: Predictions, data: ImageData) -> None:
-    """Write `predictions.npz`: logits (N, classes), labels (N,) int64, names (N,) of files, classes (classes,)."""
+    """Write `predictions.npz`: logits (N, classes), labels (N,) int64, names (N,) of files, classes (classes,); N is
+    the number of test images that count."""
     stream = io.BytesIO()
     np.savez_compressed(
         stream,
         logits=predictions.logits,
         labels=predictions.labels,
-        names=np.array([sample.name for sample in data.test]),
+        names=np.array([sample.name for sample in data.test[: len(predictions.labels)]]),
         classes=np.array(data.classes),
     )
     write_atomically(folder / PREDICTIONS, stream.getvalue())

@@ -17,8 +17,6 @@ Shapes = dict[str, tuple[int, ...]]
 
 SOURCE_CLASSES = 1000
 BATCH_NORM_EPSILON = 1e-5
-# How much of a batch's statistics enters the running ones at each step.
-BATCH_NORM_MOMENTUM = 0.1
 _BLOCKS = {
     "resnet18": (2, 2, 2, 2),
     "resnet18_v2": (2, 2, 2, 2),

@@ -50,6 +50,8 @@ class ExperimentSpec:
     weights: str = "distilled"
     """Source weights: `distilled` (part of this project), `tv_in1k` (torchvision's V1 numbers from the Hugging Face
     Hub), `imagenet` (the framework's own model zoo), `none`, or the path of a .safetensors file."""
+    hotdog_index: int | None = None
+    """Row of the source head to report as the hot dog's; by default the one that the weights call `hotdog`."""
     data: str = "demo"
     """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder or .zip that holds
     train/<class>/ and test/<class>/."""
@@ -98,6 +100,9 @@ class ExperimentSpec:
     """Stages of the backbone, counted from the last, that the strategy `partial` trains."""
     batch_size: int = 128
     """Images a step."""
+    last_batch: Literal["keep", "drop"] = "keep"
+    """A last batch of fewer than `batch_size` images: it counts (keep), or is left out of training and testing (drop),
+    as in two of the chapter's tabs."""
     epochs: int = 5
     """Passes over the training images."""
     early_stopping: int | None = None
@@ -131,6 +136,9 @@ class ExperimentSpec:
     batch_norm: Literal["train", "frozen", "frozen_early"] = "train"
     """BatchNorm uses and updates batch statistics (train), keeps the source's (frozen), or keeps them in stem, layer1
     and layer2 only (frozen_early). gamma and beta train like other parameters."""
+    batch_norm_momentum: float = 0.1
+    """Share of a batch in BatchNorm's running statistics, at each step: torch's convention. flaxmodels has 0.9,
+    keras.applications 0.01."""
     head_init: Literal["xavier_uniform", "source-class"] = "xavier_uniform"
     """How the new head of a source network starts: with random weights and zero biases, or with the source head's rows
     for the classes of the data's names (source-class); a class without a namesake starts with the mean of the other
@@ -238,10 +246,13 @@ def check_ranges(spec: ExperimentSpec) -> None:
     smallest = {
         "train_limit": 2, "test_limit": 2, "classes": 2, "image_size": 32, "resize_size": 32, "batch_size": 1,
         "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "learning_rate": 0, "head_multiple": 0,
-        "weight_decay": 0, "seed": 0, "workers": 0, "schedule_warm_up_steps": 0, "label_smoothing": 0,
-        "validation": 0, "early_stopping": 1,
+        "weight_decay": 0, "batch_norm_momentum": 0, "hotdog_index": 0, "seed": 0, "workers": 0,
+        "schedule_warm_up_steps": 0, "label_smoothing": 0, "validation": 0, "early_stopping": 1,
     }  # fmt: skip
-    largest = {"partial_stages": 4, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1, "workers": 256}
+    largest = {
+        "partial_stages": 4, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1, "workers": 256,
+        "batch_norm_momentum": 1,
+    }  # fmt: skip
     for name, low in smallest.items():
         value = getattr(spec, name)
         if value is not None and value < low:
@@ -297,8 +308,10 @@ def preset_names() -> list[str]:
 def load_preset(name: str, strategy: str | None = None) -> ExperimentSpec:
     """The spec of a preset, for one strategy.
 
-    A preset is a TOML file: `description`, `[spec]` with fields of ExperimentSpec, and `[strategy.<name>]` with
-    fields that differ for that strategy. Raises UserError for an unknown name or an invalid value.
+    A preset is a TOML file: `[spec]` with fields of ExperimentSpec, `[strategy.<name>]` with fields that differ for
+    that strategy, and for people `description`, `source` (the text it comes from), `command`, `strategies` (what the
+    command runs), `expected` (the accuracies that the text reports) and `notes`. `extends` names a preset that it
+    takes over what it does not say. Raises UserError for an unknown name or an invalid value.
     """
     values = read_preset(name)
     chosen = strategy or values["spec"].get("strategy", "fine-tune")
@@ -310,12 +323,22 @@ def load_preset(name: str, strategy: str | None = None) -> ExperimentSpec:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The tables of a preset's TOML file; raises UserError for an unknown name."""
+    """The tables of a preset's TOML file over those of the preset it extends; raises UserError for an unknown name."""
     import tomllib
 
     if name not in preset_names():
         raise UserError(f"there is no preset {name!r}; the presets are {', '.join(preset_names())}")
-    return tomllib.loads((_preset_folder() / f"{name}.toml").read_text())
+    values = tomllib.loads((_preset_folder() / f"{name}.toml").read_text())
+    return _merged(read_preset(values.pop("extends")), values) if "extends" in values else values
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    tables = {
+        name: _merged(base[name], value)
+        for name, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(name), dict)
+    }
+    return {**base, **changes, **tables}
 
 
 def _preset_folder() -> Path:

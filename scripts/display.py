@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
@@ -19,6 +19,9 @@ from common.folder import Sample
 from common.images import open_rgb
 from common.record import RunRecord, agreement, differences
 from common.spec import ExperimentSpec, preset_names, read_preset
+
+if TYPE_CHECKING:
+    from common.sweep.study import Result
 
 # Names of files and classes come from users: none of them is markup.
 console = Console(highlight=False, markup=False)
@@ -107,6 +110,9 @@ def show_runs(records: dict[str, RunRecord]) -> None:
         f"{first.resolved['image_size']} px, {first.environment['device']['kind']} "
         f"({first.environment['device']['name']})"
     )
+    if first.spec.last_batch == "drop":
+        counted = f"{first.data['trained_images']} of the training and {first.data['tested_images']} of the test images"
+        console.print(f"the incomplete last batches were dropped: {counted} counted", style="yellow")
     if first.data["skipped_images"]:
         console.print(f"{first.data['skipped_images']} unreadable images were skipped", style="yellow")
     for path in records:
@@ -154,14 +160,49 @@ def show_agreement(records: Sequence[tuple[str, RunRecord]], to: Console) -> Non
 
 
 def show_presets() -> None:
-    """A table of the presets."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("preset", "what it is", "from"):
-        table.add_column(heading)
+    """Each preset: what it is, the text it comes from, what that text reports, and the command that runs it."""
     for name in preset_names():
         values = read_preset(name)
-        table.add_row(name, values["description"], values["source"])
-    console.print(table)
+        console.print(f"{name}: {values['description']}", style="bold")
+        lines = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        lines.add_column(no_wrap=True, style="dim")
+        lines.add_column(overflow="fold")
+        lines.add_row("  from", values["source"])
+        for expected in values["expected"]:
+            lines.add_row("  expect", describe_expected(expected))
+        if "notes" in values:
+            lines.add_row("  note", " ".join(values["notes"].split()))
+        lines.add_row("  run", values["command"])
+        console.print(lines, "")
+
+
+def describe_expected(expected: dict[str, Any]) -> str:
+    """What a text reports for a strategy of a preset, in words."""
+    deviation = f" ± {expected['deviation']:.3f} ({expected['runs']} runs)" if "deviation" in expected else ""
+    epochs = (
+        f" (by epoch: {' '.join(f'{value:.3f}' for value in expected['by_epoch'])})" if "by_epoch" in expected else ""
+    )
+    return f"{expected['strategy']} {expected['accuracy']:.3f}{deviation}{epochs}; {expected['source']}"
+
+
+def show_study(results: Sequence[Result], names: Sequence[str], to: Console) -> None:
+    """A line a trial, the best first, those without an accuracy last."""
+    table = make_table("trial", *names, "validation accuracy", "epochs", "backend", "ended")
+    for result in sorted(results, key=lambda result: (result.outcome != "complete", -(result.accuracy or 0))):
+        table.add_row(
+            str(result.number),
+            *(describe_value(result.values[name]) if name in result.values else "-" for name in names),
+            "-" if result.accuracy is None else f"{result.accuracy:.3f}",
+            str(result.epochs),
+            result.backend,
+            result.outcome,
+        )
+    to.print(table)
+
+
+def describe_value(value: object) -> str:
+    """A varied value in few digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console) -> None:

@@ -62,6 +62,31 @@ class InspectOptions(SpecOptions):
 
 
 @dataclass
+class SweepOptions(SpecOptions):
+    """Run an experiment many times with some of its fields varied, and choose by the accuracy on held-out training
+    images. A second start continues; several at once share the work.
+
+    A diverged run is a result like any other. The test images take no part in the choice.
+    """
+
+    vary: tuple[str, ...] = ()
+    """What to vary: a list (head_multiple=1,5,10), a range (weight_decay=0..0.01) or a logarithmic range
+    (learning_rate=1e-5..1e-1:log); after a range, :9 gives a grid 9 points along it instead of 5."""
+    trials: int | None = None
+    """Stop when the study has this many trials; by default after the whole grid, or 20."""
+    sampler: Literal["grid", "random", "tpe"] | None = None
+    """How values are chosen: every combination, at random, or where earlier trials look best (Bergstra et al. 2011).
+    By default a grid if everything varied is a list, else tpe."""
+    pruner: Literal["median", "none"] = "none"
+    """Whether to end a trial whose accuracy after an epoch is below the median of the earlier ones."""
+    study: Path | None = None
+    """File of the study; the records are in the folder of its name beside it. By default runs/sweep-<preset>-<backend>-
+    <what is varied>.journal. Commands for other backends may share it."""
+    show: Path | None = None
+    """Show a study instead: its trials as a table and as a picture beside it."""
+
+
+@dataclass
 class ExperimentOfCrosscheck:
     """What is compared."""
 
@@ -164,6 +189,29 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
         spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset
     )
     return tyro.cli(kind, prog=f"python -m scripts.{command}", args=arguments, default=defaults)
+
+
+def options_of(preset: str, spec: ExperimentSpec) -> list[str]:
+    """The options with which `scripts.run` repeats an experiment, on all training images unless it needs some to
+    choose an epoch by."""
+    base = {**flat(load_preset(preset, spec.strategy)), "strategy": None, "backend": None}
+    # The classes come from the data.
+    left_out = ["classes"] if spec.early_stopping or spec.keep == "best" else ["classes", "validation"]
+    options = ["--preset", preset]
+    for name, value in flat(spec).items():
+        if value != base[name] and name not in left_out:
+            option = name.replace("_", "-")
+            on_off = f"--{option}" if value else f"--no-{option}"
+            values = value if isinstance(value, list | tuple) else [value]
+            options += [on_off] if isinstance(value, bool) else [f"--{option}", *map(str, values)]
+    return options
+
+
+def flat(spec: ExperimentSpec) -> dict[str, object]:
+    """The fields of a spec by the names of their options."""
+    values = spec.to_dict()
+    stages = values.pop("stage_multiples")
+    return {**values, **{f"stage_multiples.{stage}": multiple for stage, multiple in stages.items()}}
 
 
 def given_fields(arguments: list[str]) -> frozenset[str]:

@@ -47,6 +47,7 @@ class Recipe:
     loss_reduction: str
     trained_stages: tuple[str, ...]
     frozen_statistics: frozenset[str]
+    batch_norm_momentum: float
 
 
 class Rates(NamedTuple):
@@ -74,7 +75,9 @@ class Trainer:
         self, model: Model, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
     ) -> None:
         self.model = model
-        self.recipe = Recipe(spec.optimizer, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics)
+        self.recipe = Recipe(
+            spec.optimizer, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, spec.batch_norm_momentum
+        )
         learning_rates = {stage: spec.learning_rate * phase.multiples[stage] for stage in phase.trained_stages}
         self.rates = Rates(learning_rates, spec.weight_decay)
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
@@ -110,7 +113,7 @@ def update(
     differentiated = jax.grad(loss_of, has_aux=True)
     gradient, (logits, batch_stats) = differentiated(
         state.params, state.batch_stats, module, recipe.loss_reduction, recipe.frozen_statistics, images,
-        targets[labels],
+        targets[labels], recipe.batch_norm_momentum,
     )  # fmt: skip
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     optimizer = make_optimizer(recipe, rates, module.architecture)
@@ -159,25 +162,32 @@ def loss_of(
     frozen_statistics: frozenset[str],
     images: Array,
     targets: Array,
+    momentum: float = 0.0,
 ) -> tuple[Array, tuple[Array, Tree]]:
     """The loss that is differentiated, against each image's row of targets, and with it the logits and running
     statistics of the batch."""
-    logits, batch_stats = forward(module, params, batch_stats, frozen_statistics, images)
+    logits, batch_stats = forward(module, params, batch_stats, frozen_statistics, images, momentum)
     losses = optax.softmax_cross_entropy(logits, targets)
     return (losses.sum() if reduction == "sum" else losses.mean()), (logits, batch_stats)
 
 
 def forward(
-    module: nn.Module, params: Tree, batch_stats: Tree, frozen_statistics: frozenset[str], images: Array
+    module: nn.Module,
+    params: Tree,
+    batch_stats: Tree,
+    frozen_statistics: frozenset[str],
+    images: Array,
+    momentum: float = 0.0,
 ) -> tuple[Array, Tree]:
-    """Logits and new running statistics; evaluation mode is nothing but frozen statistics in every stage."""
+    """Logits and new running statistics, in which the batch has the share `momentum`; evaluation mode is nothing but
+    frozen statistics in every stage."""
     variables = {"params": params, "batch_stats": batch_stats}
-    with nn.intercept_methods(batch_norm(module.architecture, frozen_statistics)):
+    with nn.intercept_methods(batch_norm(module.architecture, frozen_statistics, momentum)):
         logits, changed = module.apply(variables, images.astype(module.dtype), mutable=["batch_stats"])
     return logits, changed["batch_stats"]
 
 
-def batch_norm(architecture: str, frozen_statistics: frozenset[str]) -> Callable[..., Any]:
+def batch_norm(architecture: str, frozen_statistics: frozenset[str], momentum: float) -> Callable[..., Any]:
     """An interceptor that puts torch's BatchNorm in the place of flaxmodels'.
 
     flaxmodels' own lets a batch replace nine tenths of the running statistics, keeps the biased variance, computes it
@@ -193,7 +203,8 @@ def batch_norm(architecture: str, frozen_statistics: frozenset[str]) -> Callable
         mean, variance = (layer.get_variable("batch_stats", name) for name in ("mean", "var"))
         if stages[layer.path] not in frozen_statistics:
             new_mean, new_variance = values.mean(axis=(0, 1, 2)), values.var(axis=(0, 1, 2))
-            keep_statistics(layer, mean, new_mean, variance, new_variance, values.size // values.shape[-1])
+            count = values.size // values.shape[-1]
+            keep_statistics(layer, momentum, mean, new_mean, variance, new_variance, count)
             mean, variance = new_mean, new_variance
         scale = layer.get_variable("params", "scale") * jax.lax.rsqrt(variance + resnet.BATCH_NORM_EPSILON)
         return (values - mean) * scale + layer.get_variable("params", "bias")
@@ -202,12 +213,11 @@ def batch_norm(architecture: str, frozen_statistics: frozenset[str]) -> Callable
 
 
 def keep_statistics(
-    layer: nn.Module, mean: Array, new_mean: Array, variance: Array, new_variance: Array, count: int
+    layer: nn.Module, share: float, mean: Array, new_mean: Array, variance: Array, new_variance: Array, count: int
 ) -> None:
-    """Move a layer's running statistics a tenth of the way to those of a batch of `count` values a channel."""
+    """Move a layer's running statistics by `share` of the way to those of a batch of `count` values a channel."""
     if count == 1:
         raise UserError("BatchNorm has one value a channel in this batch; choose another --batch-size or larger images")
-    share = resnet.BATCH_NORM_MOMENTUM
     unbiased = new_variance * (count / (count - 1))
     layer.put_variable("batch_stats", "mean", (1 - share) * mean + share * new_mean)
     layer.put_variable("batch_stats", "var", (1 - share) * variance + share * unbiased)

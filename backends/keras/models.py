@@ -74,8 +74,7 @@ def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
     """The same layer, not yet built, in the precision of `spec` and with torch's running statistics."""
     config = {**layer.get_config(), "dtype": FLOAT_TYPES[spec.precision]}
     if isinstance(layer, keras.layers.BatchNormalization):
-        # keras.applications leaves the momentum at 0.99, with which 80 steps hardly move the statistics.
-        return BatchNormalization.from_config({**config, "momentum": 1 - resnet.BATCH_NORM_MOMENTUM})
+        return BatchNormalization.from_config(config)
     return type(layer).from_config(config)
 
 

@@ -37,6 +37,7 @@ class Trainer:
         self.device = device_of(model)
         with tf.device(self.device):
             self.trained = trained_variables(model, phase)
+            set_momentum(model, spec)
             self.optimizers = make_optimizers(model, spec, phase)
             self.targets = tf.constant(target_table(spec, class_counts), model.layers[-1].kernel.dtype)
             self.loss_sum = tf.Variable(0, dtype=tf.float64, trainable=False)
@@ -131,6 +132,14 @@ def trained_variables(model: keras.Model, phase: Phase) -> dict[str, keras.Varia
         for name, variable in named_variables(model).items()
         if not resnet.is_statistic(name) and phase.multiples[groups.stage_of(name)] > 0
     }
+
+
+def set_momentum(model: keras.Model, spec: ExperimentSpec) -> None:
+    """Give a batch the share of the running statistics that the spec says; Keras counts what stays."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # keras.applications keeps 0.99, with which 80 steps hardly move the statistics.
+            layer.momentum = 1 - spec.batch_norm_momentum
 
 
 def set_mode(model: keras.Model, phase: Phase) -> None:

@@ -46,6 +46,7 @@ class Trainer:
         self.model, self.spec, self.phase = model, spec, phase
         self.device = model.output.weight.list_ctx()[0]
         set_trained(model, phase)
+        set_momentum(model, spec)
         self.optimizer = make_optimizer(model, spec, phase)
         self.unbias = not stores_unbiased_variance(self.device, model.output.weight.dtype)
         self.counts: dict[tuple[int, ...], dict[str, int]] = {}
@@ -80,7 +81,7 @@ class Trainer:
         """Make the share of this batch in each running variance, sum / n, the unbiased sum / (n - 1)."""
         if shape not in self.counts:
             self.counts[shape] = values_by_channel(self.model, shape)
-        keep = 1 - resnet.BATCH_NORM_MOMENTUM
+        keep = 1 - self.spec.batch_norm_momentum
         for name, layer in moving.items():
             variance = layer.running_var.data()
             variance += (variance - keep * before[name]) / max(self.counts[shape][name] - 1, 1)
@@ -157,6 +158,15 @@ def set_trained(model: HybridBlock, phase: Phase) -> None:
     for name, parameter in trainable_parameters(model).items():
         trained = phase.multiples[groups.stage_of(name)] > 0
         parameter.grad_req = "write" if trained or name in moving else "null"
+
+
+def set_momentum(model: HybridBlock, spec: ExperimentSpec) -> None:
+    """Give a batch the share of the running statistics that the spec says; Gluon counts what stays."""
+    layers, keep = batch_norms(model).values(), 1 - spec.batch_norm_momentum
+    if any(layer._kwargs["momentum"] != keep for layer in layers):
+        for layer in layers:
+            layer._kwargs["momentum"] = keep
+        compile_network(model)
 
 
 def set_mode(model: HybridBlock, phase: Phase) -> dict[str, BatchNorm]:

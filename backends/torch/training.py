@@ -34,6 +34,7 @@ class Trainer:
     ) -> None:
         self.model, self.spec, self.phase = model, spec, phase
         set_trained(model, phase)
+        set_momentum(model, spec)
         self.optimizer = make_optimizer(model, spec, phase)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.targets = torch.from_numpy(target_table(spec, class_counts)).to(model.fc.weight)
@@ -87,6 +88,13 @@ def set_trained(model: nn.Module, phase: Phase) -> None:
     """Freeze the parameters of the stages whose multiple is zero."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(phase.multiples[groups.stage_of(name)] > 0)
+
+
+def set_momentum(model: nn.Module, spec: ExperimentSpec) -> None:
+    """Give a batch the share of the running statistics that the spec says."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = spec.batch_norm_momentum
 
 
 def set_mode(model: nn.Module, phase: Phase) -> None:

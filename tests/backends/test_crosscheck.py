@@ -85,12 +85,12 @@ def test_wrong_index(monkeypatch, failures) -> None:
 
 def test_wrong_momentum(monkeypatch, failures) -> None:
     """Each batch weighs 90 %, as in flaxmodels."""
+    from backends.torch import training
 
-    def change(network: Any) -> None:
-        for layer in batch_norms(network):
-            layer.momentum = 0.9
-
-    change_networks(monkeypatch, change)
+    set_momentum = training.set_momentum
+    monkeypatch.setattr(
+        training, "set_momentum", lambda model, spec: set_momentum(model, spec.replace(batch_norm_momentum=0.9))
+    )
     failed = failures()
     assert "sgd, sum: statistics" in failed
     assert "sgd, sum: losses" not in failed

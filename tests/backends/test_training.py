@@ -172,20 +172,22 @@ def test_statistics_move_only_where_they_should(backend, models, spec, batch, ch
         assert moved == (groups.stage_of(name) not in still), name
 
 
-def test_running_statistics_follow_torch(backend, models, spec, numpy_batch, batch) -> None:
-    """The first BatchNorm layer's statistics against NumPy: 0.9 old + 0.1 batch, with the unbiased variance."""
+@pytest.mark.parametrize("share", [0.1, 0.9, 0.01])
+def test_running_statistics_follow_torch(backend, models, spec, numpy_batch, batch, share) -> None:
+    """The first BatchNorm layer's statistics against NumPy: so much of the batch, with the unbiased variance."""
     images = numpy_batch[0].astype(np.float64)
     before = backend.to_arrays(models.fine_tune)
     kernel = before["conv1.weight"].astype(np.float64)
     padded = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), axis=(1, 2))[:, ::2, ::2]
     outputs = np.einsum("nhwcij,ocij->nhwo", windows, kernel, optimize=True)
-    train(backend, models.fine_tune, spec, batch)
+    train(backend, models.fine_tune, spec, batch, batch_norm_momentum=share)
     after = backend.to_arrays(models.fine_tune)
-    mean, variance = outputs.mean((0, 1, 2)), outputs.var((0, 1, 2), ddof=1)
-    assert largest_difference(after["bn1.running_mean"], 0.9 * before["bn1.running_mean"] + 0.1 * mean) < 1e-5
-    # The biased variance would be 1e-4 away here (n = 8 * 36 * 36).
-    assert largest_difference(after["bn1.running_var"], 0.9 * before["bn1.running_var"] + 0.1 * variance) < 1e-5
+    batch_statistics = {"running_mean": outputs.mean((0, 1, 2)), "running_var": outputs.var((0, 1, 2), ddof=1)}
+    for name, value in batch_statistics.items():
+        expected = (1 - share) * before[f"bn1.{name}"] + share * value
+        # The biased variance would be 1e-4 times the share away here (n = 8 * 36 * 36).
+        assert largest_difference(after[f"bn1.{name}"], expected) < (1e-5 if share >= 0.1 else 1e-6), name
 
 
 def test_gradients_leave_the_model_alone(backend, models, spec, batch) -> None:

@@ -82,6 +82,50 @@ def test_accuracy_and_loss_count_every_image_once(fake, spec, pictures) -> None:
     assert history.epochs[0].train_accuracy == pytest.approx(predictions.accuracy)
 
 
+@pytest.mark.parametrize("pipeline_name", ["shared", "native"])
+def test_dropped_last_batches_do_not_count(fake, spec, tmp_path, monkeypatch, pipeline_name) -> None:
+    """Of 22 training and 14 test images 16 and 8 are in full batches of 8; the record and the predictions say so."""
+    for name in ("train", "test"):
+        batches = getattr(pipeline, f"{name}_batches")
+        monkeypatch.setattr(fake, f"native_{name}_batches", batches, raising=False)
+    changed = spec.replace(last_batch="drop", pipeline=pipeline_name, learning_rate=0.0)
+    experiment.run(changed, tmp_path, Quiet())
+    read = read_checked(tmp_path)
+    assert (read.data["trained_images"], read.data["tested_images"]) == (16, 8)
+    assert (read.data["train_images"], read.data["test_images"]) == (22, 14)
+    stored = np.load(tmp_path / "predictions.npz")
+    assert stored["labels"].tolist() == [0] * 7 + [1]
+    assert stored["names"].tolist() == [
+        *(f"test/hotdog/{index:03d}.png" for index in range(7)),
+        "test/not-hotdog/000.png",
+    ]
+    metrics = read.epochs[0]
+    assert metrics.test_accuracy == pytest.approx((stored["logits"].argmax(1) == stored["labels"]).mean())
+    assert (metrics.train_accuracy * 16).is_integer()
+    assert metrics.images_per_second == pytest.approx(16 / metrics.seconds)
+    assert read.timing["images_per_second"] == pytest.approx(16 * 3 / read.timing["training_seconds"])
+
+
+def test_every_image_counts_unless_told(fake, spec, tmp_path) -> None:
+    experiment.run(spec, tmp_path, Quiet())
+    data = read_checked(tmp_path).data
+    assert (data["trained_images"], data["tested_images"]) == (22, 14)
+
+
+def test_dropping_the_only_batch_is_refused(fake, spec, tmp_path) -> None:
+    with pytest.raises(UserError, match="all 14 test images.*--batch-size"):
+        experiment.run(spec.replace(last_batch="drop", batch_size=16), tmp_path, Quiet())
+
+
+def test_the_hot_dog_row_can_be_named(fake, spec, tmp_path) -> None:
+    experiment.run(spec.replace(hotdog_index=713), tmp_path, Quiet())
+    assert read_checked(tmp_path).model["hotdog_index"] == 713
+    findings = experiment.inspect(spec.replace(hotdog_index=713), fake, fake.build_models(spec))
+    assert (findings["hotdog"]["index"], findings["hotdog"]["name"]) == (713, "photocopier")
+    with pytest.raises(UserError, match="rows 0 to 999"):
+        experiment.run(spec.replace(hotdog_index=1000), tmp_path / "other", Quiet())
+
+
 def test_divergence_keeps_the_record_so_far(fake, spec, tmp_path, monkeypatch) -> None:
     class DivergesLate(fake.Trainer):
         steps = 0

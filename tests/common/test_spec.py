@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.errors import UserError
-from common.spec import ExperimentSpec, StageMultiples, load_preset, preset_names, read_preset
+from common.spec import ExperimentSpec, StageMultiples, load_preset
 
 
 def test_json_round_trip_loses_nothing() -> None:
@@ -57,6 +57,10 @@ def test_it_is_frozen() -> None:
         ("workers", -1, "at least 0"),
         ("classes", 1, "at least 2"),
         ("partial_stages", 5, "at most 4"),
+        ("last_batch", "pad", "keep, drop"),
+        ("batch_norm_momentum", 1.5, "at most 1"),
+        ("batch_norm_momentum", -0.1, "at least 0"),
+        ("hotdog_index", -1, "at least 0"),
         ("stage_multiples", {"stem": -1}, "at least 0"),
         ("stage_multiples", {"stem": "x"}, "a finite number"),
         ("stage_multiples", {"layer5": 1}, "layer4"),
@@ -95,20 +99,11 @@ def test_equivalent_mean_learning_rate() -> None:
     assert book.replace(loss_reduction="mean").mean_learning_rate == 5e-5
 
 
-def test_presets_are_valid_for_every_strategy_they_name() -> None:
-    assert {"demo", "d2l"} <= set(preset_names())
-    for name in preset_names():
-        values = read_preset(name)
-        assert values["description"]
-        for strategy in values["strategies"]:
-            assert load_preset(name, strategy).strategy == strategy
-
-
 def test_a_strategy_has_its_own_values_in_a_preset() -> None:
     assert load_preset("d2l").learning_rate == 5e-5
     assert load_preset("d2l", "scratch").learning_rate == 5e-4
 
 
 def test_an_unknown_preset_is_answered_with_the_known() -> None:
-    with pytest.raises(UserError, match="d2l, demo"):
+    with pytest.raises(UserError, match="d2l, .*, demo"):
         load_preset("demos")

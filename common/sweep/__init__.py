@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one experiment with some fields varied, chosen between by their validation accuracy."""

@@ -1,0 +1,152 @@
+"""What `scripts.sweep` is made of: its plan, its trials one after the other, and what it shows at the end."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from common import experiment
+from common.errors import UserError
+from common.fit import EpochMetrics, Predictions
+from common.record import MODEL, RunRecord
+from common.spec import ExperimentSpec
+from common.sweep.study import Result, Sampler, Study, held_out, run_trial
+from common.sweep.vary import Variable, with_values
+from scripts import environments
+from scripts.display import RichWatch, console, describe_value, show_study
+from scripts.options import SweepOptions, given_fields, options_of, parse
+
+DEFAULT_TRIALS = 20
+
+
+class TrialWatch(RichWatch):
+    """A progress bar; epochs are handed on instead of printed."""
+
+    def __init__(self, on_epoch: Callable[[EpochMetrics], None]) -> None:
+        super().__init__()
+        self.hand_on = on_epoch
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        self.hand_on(metrics)
+
+
+def find_plan(options: SweepOptions, variables: Sequence[Variable]) -> tuple[Sampler, int | None]:
+    """How values are chosen and when to stop; raises UserError where nothing would run."""
+    lists = all(variable.kind == "list" for variable in variables)
+    sampler: Sampler = options.sampler or ("grid" if lists else "tpe")
+    trials = options.trials if options.trials is not None or sampler == "grid" else DEFAULT_TRIALS
+    if trials is not None and trials < 1:
+        raise UserError(f"--trials {trials}: expected at least 1")
+    return sampler, trials
+
+
+def find_bases(options: SweepOptions, variables: Sequence[Variable], arguments: list[str]) -> dict[str, ExperimentSpec]:
+    """The experiment for each strategy of the sweep, with what the preset has for it, before anything is varied."""
+    for variable in variables:
+        if variable.name == "strategy":
+            rest = without_strategy(arguments)
+            return {str(name): held_out(parse(SweepOptions, "sweep", rest, str(name)).spec) for name in variable.values}
+    return {options.spec.strategy: held_out(options.spec)}
+
+
+def without_strategy(arguments: list[str]) -> list[str]:
+    """The arguments without --strategy, which varying the strategy replaces."""
+    before = [None, *arguments]
+    return [
+        argument
+        for argument, previous in zip(arguments, before, strict=False)
+        if "--strategy" not in (argument, previous) and not argument.startswith("--strategy=")
+    ]
+
+
+def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) -> None:
+    """Raise UserError for a varied value that is none of its field's, before the first trial."""
+    for variable in variables:
+        for value in variable.grid:
+            base = bases.get(str(value), next(iter(bases.values())))
+            try:
+                with_values(base, {variable.name: value})
+            except UserError as error:
+                raise UserError(f"--vary {variable.name}: {error}") from error
+
+
+def run_trials(
+    study: Study,
+    bases: Mapping[str, ExperimentSpec],
+    sampler: Sampler,
+    trials: int | None,
+    pruner: Literal["median", "none"],
+    arguments: list[str],
+) -> None:
+    """Run trials until the study has them all; other processes may run some of them."""
+    command = ["python", "-m", "scripts.sweep", *arguments]
+    # What the strategy auto leaves alone.
+    given = given_fields(arguments) | {variable.name for variable in study.variables}
+
+    def run(spec: ExperimentSpec, folder: Path, on_epoch: Callable[[EpochMetrics], None]) -> RunRecord:
+        with TrialWatch(on_epoch) as watch:
+            finished = experiment.run(spec, folder, watch, command, given=given)
+        # The best is trained again, on all images; the networks of all trials would fill a disk.
+        (folder / MODEL).unlink(missing_ok=True)
+        return finished
+
+    seed = next(iter(bases.values())).seed
+    while (asked := study.ask(sampler, trials, seed)) is not None:
+        trial, lock = asked
+        try:
+            console.print(describe(run_trial(study, trial, bases, run, pruner)), soft_wrap=True)
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
+def describe(result: Result) -> str:
+    """The line of a trial that ended."""
+    values = ", ".join(f"{name} {describe_value(value)}" for name, value in result.values.items())
+    reached = result.outcome if result.accuracy is None else f"validation accuracy {result.accuracy:.3f}"
+    return f"trial {result.number}: {values}: {reached}" + (" (pruned)" if result.outcome == "pruned" else "")
+
+
+def finish(study: Study, options: SweepOptions, bases: Mapping[str, ExperimentSpec]) -> None:
+    """Show the trials, the command that runs the best of them on all training images, and the picture."""
+    names = [variable.name for variable in study.variables]
+    console.print()
+    show_study(study.results(), names, console)
+    best = study.best()
+    if best is not None:
+        base = bases[str(best.values["strategy"])] if "strategy" in best.values else next(iter(bases.values()))
+        arguments = options_of(options.preset, with_values(base, best.values))
+        console.print(f"\nbest: trial {best.number}. With all training images, and tested:")
+        console.print(f"python -m scripts.run {shlex.join(arguments)}", soft_wrap=True)
+    # Only the tools have matplotlib; they are not built for a picture alone.
+    python, again = environments.ready_python("tools"), f"python -m scripts.sweep --show {shlex.quote(str(study.file))}"
+    if python is None:
+        console.print(f"\nas a picture: {again}", soft_wrap=True)
+        return
+    picture = [str(python), "-P", "-m", "scripts.sweep", "--show", str(study.file)]
+    drawn = subprocess.run(picture, env=environments.project_variables(), capture_output=True, text=True, check=False)
+    shown = f"picture: {picture_of(study.file)}" if drawn.returncode == 0 else f"no picture: {drawn.stderr.strip()}"
+    console.print(f"\n{shown}", soft_wrap=True)
+
+
+def show(file: Path) -> None:
+    """Show a study as a table and write its picture; raises UserError where there is none."""
+    from common.sweep import plot
+
+    if not file.is_file():
+        raise UserError(f"--show {file}: there is no such study; python -m scripts.sweep --vary ... makes one")
+    study = Study(file)
+    results = study.results()
+    if not results:
+        raise UserError(f"--show {file}: the study has no trial yet")
+    show_study(results, [variable.name for variable in study.variables], console)
+    plot.write(picture_of(study.file), results, study.variables)
+    console.print(f"\npicture: {picture_of(study.file)}", soft_wrap=True)
+
+
+def picture_of(file: Path) -> Path:
+    """Where the picture of a study is."""
+    return file.with_name(f"{file.stem}.png")
