@@ -81,8 +81,8 @@ def curves(group: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
         if not own:
             continue
         with mpl.rc_context(_STYLE):
-            figure = Figure(figsize=(3.6, 2.5), layout="constrained")
-            axes = figure.add_subplot()
+            figure = Figure(figsize=(3.6, 2.5))
+            axes = figure.add_axes((0.13, 0.19, 0.86, 0.79))
             for series in trained:
                 if series["series"] != row:
                     mean = series["curves"][metric]["mean"]
@@ -158,8 +158,9 @@ def accuracies(group: Mapping[str, Any]) -> str | None:
         return _svg(figure, f"g{group['number']}-accuracies", "Test accuracy of each framework and strategy", text)
 
 
-def key(index: int) -> str:
-    """The line and marker of a strategy, for a legend."""
+def key(group: Mapping[str, Any], strategy: str, place: str) -> str:
+    """The line and marker of a strategy, for the legend at one place of the page."""
+    index = group["strategies"].index(strategy)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(0.5, 0.2))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -168,7 +169,7 @@ def key(index: int) -> str:
             [0, 1, 2], [0, 0, 0], color=SERIES_COLORS[index % 6], dashes=DASHES[index % 6], marker=MARKERS[index % 6],
             markevery=[1], markersize=5,
         )  # fmt: skip
-        return _svg(figure, f"key-{index}", None, None)
+        return _svg(figure, f"g{group['number']}-{place}-{index}", None, None)
 
 
 def _gid(series: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ def _of_frameworks(group: Mapping[str, Any]) -> Iterable[str]:
         else:
             orders = [("first", "second") if pair["difference"] > 0 else ("second", "first") for pair in apart]
             named = [f"{pair[high]} over {pair[low]}" for pair, (high, low) in zip(apart, orders, strict=True)]
-            found = _list(named if len(named) < 4 else [*named[:3], f"{len(named) - 3} more"])
+            found = listed(named if len(named) < 4 else [*named[:3], f"{len(named) - 3} more"])
             yield (
                 f"{strategy.capitalize()}: {len(apart)} of {len(pairs)} pairs differ beyond noise: {found}; "
                 f"by up to {_points([max(abs(pair['difference']) for pair in apart)])}."
@@ -95,7 +95,7 @@ def _of_frameworks(group: Mapping[str, Any]) -> Iterable[str]:
             if any(pair["reading"] == "networks" for pair in apart):
                 yield "That holds for these trained networks; too few seeds to say it of the frameworks."
         if fields := sorted({field for pair in pairs for field in pair["other_settings"]}):
-            said = _list([runs.in_words(field) for field in fields])
+            said = listed([runs.in_words(field) for field in fields])
             yield f"The runs of {strategy} do not share {said}, so their differences are not the frameworks' alone."
 
 
@@ -152,24 +152,24 @@ def notes(
         parts = [f"{number} {status}" for status, number in ended.items()]
         parts += [f"{len(failures)} without a record"] if failures else []
         sentences.append(
-            f"Left out of every mean, because they are not complete: {_list(parts)} of "
+            f"Left out of every mean, because they are not complete: {listed(parts)} of "
             f"{len(described) + len(failures)} runs; they are listed above the commands."
         )
     repeated = [run for run in described if run["status"] == "complete" and not run["counted"]]
     if repeated:
         sentences.append(
             f"Of runs that repeat another one with the same seed and settings, only the newest counts: "
-            f"{_list([str(run['number']) for run in repeated])} in the tables below does not."
+            f"{listed([str(run['number']) for run in repeated])} in the tables below does not."
         )
     unread = [run for run in described if run.get("predictions")]
     for reason, number in Counter(run["predictions"] for run in unread).items():
-        which = _list([str(run["number"]) for run in unread if run["predictions"] == reason])
+        which = listed([str(run["number"]) for run in unread if run["predictions"] == reason])
         sentences.append(
             f"{'Run' if number == 1 else 'Runs'} {which} cannot be compared image by image: {reason}. "
             "The accuracies are those of the record."
         )
     if skipped := sorted({run["skipped_images"] for run in described if run["skipped_images"]}):
-        sentences.append(f"Unreadable images were left out of some data: {_list(list(map(str, skipped)))}.")
+        sentences.append(f"Unreadable images were left out of some data: {listed(list(map(str, skipped)))}.")
     return sentences
 
 
@@ -178,7 +178,7 @@ def _by_value(pairs: Iterable[tuple[str, str]]) -> str:
     found: dict[str, dict[str, None]] = {}
     for value, name in pairs:
         found.setdefault(value, {})[name] = None
-    return ", ".join(f"{value} in {_list(list(names))}" for value, names in found.items())
+    return ", ".join(f"{value} in {listed(list(names))}" for value, names in found.items())
 
 
 def _points(differences: Sequence[float]) -> str:
@@ -196,21 +196,22 @@ def _all_or_named(found: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str
 
 def _frameworks(names: Sequence[str]) -> str:
     if len(names) < 3:
-        return _list(names)
+        return listed(names)
     return f"all {_count(len(names))} {'frameworks' if set(names) <= set(backends.NAMES) else 'series'}"
 
 
 def _none_of(names: Sequence[str]) -> str:
     if len(names) == 2:
-        return f"{_list(names)} do not differ"
+        return f"{listed(names)} do not differ"
     return f"no two of {_frameworks(names).replace('all', 'the')} differ"
 
 
 def _named(rows: Sequence[Mapping[str, Any]]) -> str:
-    return _list([row["series"] for row in rows])
+    return listed([row["series"] for row in rows])
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """ "a", "a and b", or "a, b and c"."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
