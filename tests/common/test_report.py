@@ -13,12 +13,17 @@ import numpy as np
 import pooch
 import pytest
 
-from common import record
+import backends
+from common import experiment, record
 from common.errors import UserError
-from common.folder import read_folder
-from common.report import build, pictures, predictions
+from common.fit import Watch
+from common.folder import ImageData, read_folder
+from common.report import build, predictions
+from common.report import pictures as thumbnails
 from common.report.collect import collect
+from common.spec import ExperimentSpec
 from tests.common.report_runs import Runs, add_grid, made_up_data, write_photographs
+from tests.fake_backend import FakeBackend
 
 HOSTILE = ("</script><img src=x onerror=alert(1)>", r"$\alpha$ `a|b`", "寿司\nزيتون", "*_[x](http://y)")
 
@@ -119,10 +124,40 @@ def test_with_one_seed_the_networks_differ_and_the_frameworks_may_not(tmp_path: 
     assert any(sentence.startswith("That holds for these trained networks") for sentence in group["verdict"])
     assert any("One seed" in sentence and "at least three" in sentence for sentence in group["verdict"])
     files = built(runs)
-    assert "one seed" in files["html"]
-    assert "±" not in Page(files["html"]).text.split("Networks and rates")[0].split("What the runs reached")[1].split(
-        "Large marks"
-    )[0].replace("mean ± standard deviation", "")
+    low, high = group["series"][0]["accuracy_interval"]
+    assert f"one seed, {low:.3f} to {high:.3f}" in Page(files["html"]).text
+    assert f"(one seed, {low:.3f} to {high:.3f})" in files["md"]
+
+
+def test_strategies_of_which_the_same_holds_share_a_sentence(runs: Runs) -> None:
+    for backend in ("torch", "jax"):
+        for seed in range(2):
+            for strategy, skill in (("fine-tune", 3.0), ("warm-up", 3.1), ("scratch", 0.0)):
+                runs.add(runs.logits(skill, seed), backend=backend, strategy=strategy, seed=seed)
+    (group,) = collect(runs.records)["data"]
+    assert len(group["verdict"]) == 3
+    assert group["verdict"][0].startswith("Fine-tune and warm-up reach ")
+    assert group["verdict"][0].endswith(" percentage points more than scratch in torch and jax.")
+    assert group["verdict"][1] == (
+        "Fine-tune, scratch and warm-up: torch and jax predict the same class for every test image."
+    )
+    assert group["verdict"][2].startswith("Two seeds: ")
+
+
+def test_runs_as_experiments_leave_them(monkeypatch: pytest.MonkeyPatch, pictures: ImageData, tmp_path: Path) -> None:
+    monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
+    spec = ExperimentSpec(data=str(pictures.root), image_size=64, batch_size=8, epochs=1, learning_rate=0.0, workers=0)
+    runs = Runs(tmp_path / "runs")
+    for backend in ("torch", "jax"):
+        for strategy in ("fine-tune", "scratch"):
+            folder = runs.folder / backend / strategy
+            experiment.run(spec.replace(backend=backend, strategy=strategy), folder, Watch(), ["python", "it"])
+            runs.records[folder / record.RECORD] = record.read_record(folder)
+    files = built(runs)
+    (group,) = json.loads(files["json"])["data"]
+    assert group["disagreements"]["fine-tune"]["images_apart"] == 0
+    assert [run["predictions"] for run in json.loads(files["json"])["runs"]] == [None] * 4
+    assert "<img" in files["html"]
 
 
 def test_one_record_alone_makes_a_report(runs: Runs) -> None:
@@ -388,7 +423,7 @@ def test_pictures_are_those_of_the_data_and_few(tmp_path: Path) -> None:
 def test_nothing_is_downloaded_for_pictures(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: pytest.fail("a download was started"))
     runs.add(runs.logits(0.0, 1), data="hotdog")
-    assert pictures.find_data(list(runs.records.values())) is None
+    assert thumbnails.find_data(list(runs.records.values())) is None
     assert "not on this machine" in built(runs)["html"]
 
 
