@@ -81,8 +81,8 @@ def curves(group: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
         if not own:
             continue
         with mpl.rc_context(_STYLE):
-            figure = Figure(figsize=(3.6, 2.5), layout="constrained")
-            axes = figure.add_subplot()
+            figure = Figure(figsize=(3.6, 2.5))
+            axes = figure.add_axes((0.13, 0.19, 0.86, 0.79))
             for series in trained:
                 if series["series"] != row:
                     mean = series["curves"][metric]["mean"]
@@ -121,32 +121,18 @@ def _curve(axes: Axes, series: Mapping[str, Any], metric: str, index: int) -> No
 
 def accuracies(group: Mapping[str, Any]) -> str | None:
     """One row a framework: the mean of each strategy, its standard deviation (one seed: its interval), every seed."""
-    rows = rows_of(group)
+    rows, strategies = rows_of(group), group["strategies"]
     if not rows:
         return None
+    # Two strategies rarely meet, more of them do: each then has a line of its own.
+    step = 0.8 / len(strategies) if len(strategies) > 2 else 0.0
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 0.65 + 0.44 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(5.4, 0.65 + (0.85 if step else 0.44) * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for series in group["series"]:
-            index = group["strategies"].index(series["strategy"])
-            color, marker = SERIES_COLORS[index % 6], MARKERS[index % 6]
-            y = rows.index(series["series"])
-            accuracy = series["accuracy"]
-            mean, deviation = accuracy["mean"], accuracy["deviation"]
-            low, high = series["accuracy_interval"] or (mean - deviation, mean + deviation)
-            axes.plot([low, high], [y, y], color=color, lw=2, alpha=0.5, gid=_gid(series))
-            axes.plot([mean], [y], color=color, marker=marker, markersize=7.5, gid=_gid(series), zorder=4)
-            if deviation is not None:
-                seeds = accuracy["values"]
-                axes.plot(
-                    seeds,
-                    [y + 0.24] * len(seeds),
-                    linestyle="none",
-                    marker="|",
-                    markersize=6,
-                    color=color,
-                    gid=_gid(series),
-                )
+            index = strategies.index(series["strategy"])
+            y = rows.index(series["series"]) + (index - (len(strategies) - 1) / 2) * step
+            _mean_and_seeds(axes, series, index, y, drop=0.0 if step else 0.24)
         axes.set_yticks(range(len(rows)), [row if len(row) < 34 else f"{row[:32]}…" for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=12)
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -158,8 +144,28 @@ def accuracies(group: Mapping[str, Any]) -> str | None:
         return _svg(figure, f"g{group['number']}-accuracies", "Test accuracy of each framework and strategy", text)
 
 
-def key(index: int) -> str:
-    """The line and marker of a strategy, for a legend."""
+def _mean_and_seeds(axes: Axes, series: Mapping[str, Any], index: int, y: float, drop: float) -> None:
+    color, marker = SERIES_COLORS[index % 6], MARKERS[index % 6]
+    accuracy = series["accuracy"]
+    mean, deviation = accuracy["mean"], accuracy["deviation"] or 0.0
+    low, high = series["accuracy_interval"] or (mean - deviation, mean + deviation)
+    axes.plot([low, high], [y, y], color=color, lw=2, alpha=0.5, gid=_gid(series))
+    axes.plot([mean], [y], color=color, marker=marker, markersize=6.5, gid=_gid(series), zorder=4)
+    if len(accuracy["values"]) > 1:
+        heights = [y + drop] * len(accuracy["values"])
+        seeds: dict[str, Any] = {
+            "linestyle": "none",
+            "marker": "|",
+            "markersize": 6,
+            "color": color,
+            "gid": _gid(series),
+        }
+        axes.plot(accuracy["values"], heights, **seeds)
+
+
+def key(group: Mapping[str, Any], strategy: str, place: str) -> str:
+    """The line and marker of a strategy, for the legend at one place of the page."""
+    index = group["strategies"].index(strategy)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(0.5, 0.2))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -168,7 +174,7 @@ def key(index: int) -> str:
             [0, 1, 2], [0, 0, 0], color=SERIES_COLORS[index % 6], dashes=DASHES[index % 6], marker=MARKERS[index % 6],
             markevery=[1], markersize=5,
         )  # fmt: skip
-        return _svg(figure, f"key-{index}", None, None)
+        return _svg(figure, f"g{group['number']}-{place}-{index}", None, None)
 
 
 def _gid(series: Mapping[str, Any]) -> str:

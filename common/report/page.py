@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from common.report import charts, runs
+from common.report import charts, runs, wording
 
 FOLDER = Path(__file__).parent
 NONE = "–"
@@ -40,7 +40,7 @@ def html(report: Mapping[str, Any], pictures: Mapping[int, Mapping[str, str] | N
         strategies=strategies,
         curves=lambda group, metric: [{**c, "svg": Markup(c["svg"])} for c in charts.curves(group, metric)],
         accuracies=lambda group: Markup(charts.accuracies(group) or ""),
-        key=lambda group, strategy: Markup(charts.key(group["strategies"].index(strategy))),
+        key=lambda group, strategy, place: Markup(charts.key(group, strategy, place)),
     )
 
 
@@ -67,8 +67,8 @@ def _environment(**options: Any) -> jinja2.Environment:
     )  # fmt: skip
     environment.globals.update(
         metrics=charts.METRICS, rows_of=charts.rows_of, runs_of=_runs_of, network_rows=_network_rows,
-        version_rows=_version_rows, frameworks_of=_frameworks_of, packages_of=_packages_of,
-        series_of=_series_of, numbers=_numbers,
+        version_rows=_version_rows, command_rows=_command_rows, frameworks_of=_frameworks_of, title_of=_title_of,
+        packages_of=_packages_of, series_of=_series_of, gain_of=_gain_of, numbers=_numbers,
     )  # fmt: skip
     return environment
 
@@ -150,11 +150,15 @@ def _shape(value: Sequence[int] | None) -> str:
 
 
 def _numbers(values: Sequence[int]) -> str:
-    """ "0 to 4", or "0, 2, 5"."""
-    ordered = sorted(values)
-    if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
-        return f"{ordered[0]} to {ordered[-1]}"
-    return ", ".join(map(str, ordered))
+    """ "0 to 4", or "0, 2, 5 to 9"."""
+    parts: list[list[int]] = []
+    for value in sorted(values):
+        if parts and value == parts[-1][-1] + 1:
+            parts[-1].append(value)
+        else:
+            parts.append([value])
+    said = [f"{part[0]} to {part[-1]}" if len(part) > 2 else ", ".join(map(str, part)) for part in parts]
+    return ", ".join(said)
 
 
 def _runs_of(report: Mapping[str, Any], group: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -172,8 +176,21 @@ def _frameworks_of(report: Mapping[str, Any]) -> list[str]:
     return sorted({run["backend"] for run in report["runs"]}, key=runs.backend_order)
 
 
+def _title_of(report: Mapping[str, Any]) -> str:
+    names = _frameworks_of(report)
+    return f"Fine-tuning compared: {wording.listed(names)}" if names else "Fine-tuning: no run left a record"
+
+
 def _series_of(group: Mapping[str, Any], strategy: str, name: str) -> dict[str, Any] | None:
-    return next((s for s in group["series"] if (s["strategy"], s["series"]) == (strategy, name)), None)
+    return _found(group["series"], strategy, name)
+
+
+def _gain_of(group: Mapping[str, Any], strategy: str, name: str) -> dict[str, Any] | None:
+    return _found(group["advantages"], strategy, name)
+
+
+def _found(among: Sequence[dict[str, Any]], strategy: str, name: str) -> dict[str, Any] | None:
+    return next((row for row in among if (row["strategy"], row["series"]) == (strategy, name)), None)
 
 
 def _network_rows(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -199,6 +216,14 @@ def _merged(chosen: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[
         row["seeds"] = sorted({*row["seeds"], run["seed"]})
         row["runs"].append(run["number"])
     return list(found.values())
+
+
+def _command_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each command once, with the runs it made."""
+    found: dict[str | None, list[dict[str, Any]]] = {}
+    for run in report["runs"]:
+        found.setdefault(run["command"], []).append(run)
+    return [{"command": command, "members": members} for command, members in found.items()]
 
 
 def _packages_of(versions: Mapping[str, str | None]) -> str:

@@ -16,6 +16,7 @@ from common.record import PREDICTIONS, RunRecord
 
 SHOWN_DISAGREEMENTS = 24
 SHOWN_MISTAKES = 12
+SHOWN_CONFUSIONS = 3
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,19 @@ def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Answers | str
 
 
 def confusion(runs: Sequence[Answers], classes: int) -> dict[str, Any]:
-    """Counts over the runs, [true class][predicted class], and each class's precision and recall (None: undefined)."""
+    """Counts over the runs, [true class][predicted class], the largest off the diagonal as (true class, predicted class,
+    count), and each class's precision and recall (NaN where undefined)."""
     labels = np.concatenate([run.labels for run in runs])
     top1 = np.concatenate([run.top1 for run in runs])
     precision, recall, _, support = precision_recall_fscore_support(
         labels, top1, labels=range(classes), zero_division=np.nan
     )
+    matrix = confusion_matrix(labels, top1, labels=range(classes))
+    wrong = matrix - np.diag(np.diag(matrix))
+    places = np.argsort(-wrong, axis=None, kind="stable")[: min(SHOWN_CONFUSIONS, np.count_nonzero(wrong))]
     return {
-        "matrix": confusion_matrix(labels, top1, labels=range(classes)).tolist(),
+        "matrix": matrix.tolist(),
+        "most_confused": [[int(p // classes), int(p % classes), int(wrong.flat[p])] for p in places],
         "precision": precision.tolist(),
         "recall": recall.tolist(),
         "images": support.tolist(),

@@ -82,13 +82,13 @@ def classes_of(record: RunRecord) -> tuple[str, ...]:
 
 
 def in_order(records: Mapping[Path, RunRecord]) -> dict[Path, RunRecord]:
-    """The records by strategy, framework and seed, as the tables number them."""
+    """The records by data, strategy, framework and seed, as the tables number them."""
 
-    def place(item: tuple[Path, RunRecord]) -> tuple[int, int, int, str]:
-        spec = item[1].spec
-        return STRATEGIES.index(spec.strategy), backend_order(spec.backend), spec.seed, str(item[0])
+    def place(path: Path) -> tuple[int, int, int, str]:
+        spec = records[path].spec
+        return STRATEGIES.index(spec.strategy), backend_order(spec.backend), spec.seed, str(path)
 
-    return dict(sorted(records.items(), key=place))
+    return {path: records[path] for paths in by_data(records) for path in sorted(paths, key=place)}
 
 
 def by_data(records: Mapping[Path, RunRecord]) -> list[list[Path]]:

@@ -20,16 +20,17 @@ def verdict(group: Mapping[str, Any]) -> list[str]:
     sentences = [*_of_strategies(group), *_of_frameworks(group)]
     fewest = min(len(series["seeds"]) for series in group["series"])
     if fewest < statistics.ENOUGH_SEEDS and len(group["series"]) > 1:
-        seeds = "One seed" if fewest == 1 else f"{_count(fewest).capitalize()} seeds"
+        seeds = "one seed" if fewest == 1 else f"{_count(fewest)} seeds"
+        alike = all(len(series["seeds"]) == fewest for series in group["series"])
         sentences.append(
-            f"{seeds} a framework and strategy: differences of a few points need at least "
-            f"{_count(statistics.ENOUGH_SEEDS)}, since the next seed may turn them around."
+            f"{_capital(seeds) if alike else f'Only {seeds} in part of the runs'}: differences of a few points need at "
+            f"least {_count(statistics.ENOUGH_SEEDS)}, since the next seed may turn them around."
         )
     return sentences
 
 
 def _of_strategies(group: Mapping[str, Any]) -> Iterable[str]:
-    """A sentence for each strategy beside the baseline."""
+    """What the other strategies gain over the baseline; strategies of which the same holds share a sentence."""
     baseline = group["baseline"]
     if baseline is None:
         accuracies = [series["accuracy"]["mean"] for series in group["series"]]
@@ -37,66 +38,81 @@ def _of_strategies(group: Mapping[str, Any]) -> Iterable[str]:
         reached = low if low == high else f"{low} to {high}"
         yield f"Test accuracy of {group['strategies'][0]}: {reached}. There is no other strategy to compare it with."
         return
+    alike: dict[tuple[str, str], dict[str, list[float]]] = {}
     for strategy in group["strategies"]:
         rows = [row for row in group["advantages"] if row["strategy"] == strategy]
-        if strategy == baseline:
-            continue
-        if not rows:
-            yield f"No framework has complete runs of both {strategy} and {baseline}."
-            continue
-        for reading in ("more", "less"):
-            if found := _with(rows, reading):
-                gain = _points([abs(row["difference"]) for row in found])
-                yield (
-                    f"{strategy.capitalize()} reaches {gain} {reading} than {baseline} in {_all_or_named(found, rows)}."
-                )
-        if found := _with(rows, "noise"):
-            where = _all_or_named(found, rows)
-            yield f"Between {strategy} and {baseline} there is no difference beyond noise in {where}."
-        if found := _with(rows, "unknown"):
+        if strategy != baseline and not rows:
+            alike.setdefault(("none", ""), {})[strategy] = []
+        for reading in ("more", "less", "noise", "unknown"):
+            if found := [row for row in rows if row["reading"] == reading]:
+                gains = [abs(row["difference"]) for row in found]
+                alike.setdefault((reading, _all_or_named(found, rows)), {})[strategy] = gains
+    for (reading, where), gains_of in alike.items():
+        who = listed(list(gains_of))
+        if reading == "none":
+            yield f"No framework has complete runs of both {who} and {baseline}."
+        elif reading == "noise":
+            yield f"Between {who} and {baseline} there is no difference beyond noise in {where}."
+        elif reading == "unknown":
             yield (
-                f"Whether {strategy} and {baseline} differ beyond noise in {_named(found)} cannot be told: "
-                "it takes the predictions of both, with a seed in common."
+                f"Whether {who} and {baseline} differ beyond noise in {where} cannot be told: it takes the predictions "
+                "of both, with a seed in common."
             )
-
-
-def _with(rows: Sequence[Mapping[str, Any]], reading: str) -> list[Mapping[str, Any]]:
-    return [row for row in rows if row["reading"] == reading]
+        else:
+            gain = _points([value for gains in gains_of.values() for value in gains])
+            verb = "reaches" if len(gains_of) == 1 else "reach"
+            yield f"{_capital(who)} {verb} {gain} {reading} than {baseline} in {where}."
 
 
 def _of_frameworks(group: Mapping[str, Any]) -> Iterable[str]:
-    """A sentence for each strategy that several frameworks ran."""
-    for strategy in group["strategies"]:
-        pairs = [pair for pair in group["pairs"] if pair["strategy"] == strategy]
-        names = [series["series"] for series in group["series"] if series["strategy"] == strategy]
-        if len(names) < 2:
-            continue
+    """How the frameworks compare in each strategy; strategies of which the same holds share a sentence."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    single: list[str] = []
+    of_strategy = {s: [pair for pair in group["pairs"] if pair["strategy"] == s] for s in group["strategies"]}
+    for strategy, pairs in of_strategy.items():
+        names = list(dict.fromkeys(name for pair in pairs for name in (pair["first"], pair["second"])))
         if not pairs:
-            yield f"{strategy.capitalize()}: no two series have predictions with the same seed, so none were compared."
-            continue
-        apart = [pair for pair in pairs if pair["reading"] != "noise"]
-        farthest = max(pairs, key=lambda pair: abs(pair["difference"]))
-        if not any(pair["predictions_apart"] for pair in pairs):
-            yield f"{strategy.capitalize()}: {_frameworks(names)} predict the same class for every test image."
-        elif not apart:
-            yield (
-                f"{strategy.capitalize()}: {_none_of(names)} beyond noise; the farthest apart are "
-                f"{farthest['first']} and {farthest['second']}, by {_points([abs(farthest['difference'])])} "
-                f"(adjusted p = {farthest['p_adjusted']:.2g})."
-            )
+            if sum(series["strategy"] == strategy for series in group["series"]) > 1:
+                alike.setdefault(("unpaired", ""), []).append(strategy)
+        elif not any(pair["predictions_apart"] for pair in pairs):
+            alike.setdefault(("same", _frameworks(names)), []).append(strategy)
+        elif all(pair["reading"] == "noise" for pair in pairs):
+            alike.setdefault(("noise", _none_of(names)), []).append(strategy)
         else:
-            orders = [("first", "second") if pair["difference"] > 0 else ("second", "first") for pair in apart]
-            named = [f"{pair[high]} over {pair[low]}" for pair, (high, low) in zip(apart, orders, strict=True)]
-            found = _list(named if len(named) < 4 else [*named[:3], f"{len(named) - 3} more"])
-            yield (
-                f"{strategy.capitalize()}: {len(apart)} of {len(pairs)} pairs differ beyond noise: {found}; "
-                f"by up to {_points([max(abs(pair['difference']) for pair in apart)])}."
-            )
-            if any(pair["reading"] == "networks" for pair in apart):
-                yield "That holds for these trained networks; too few seeds to say it of the frameworks."
+            single += _apart(strategy, pairs)
         if fields := sorted({field for pair in pairs for field in pair["other_settings"]}):
-            said = _list([runs.in_words(field) for field in fields])
-            yield f"The runs of {strategy} do not share {said}, so their differences are not the frameworks' alone."
+            said = listed([runs.in_words(field) for field in fields])
+            single.append(
+                f"The runs of {strategy} do not share {said}, so their differences are not the frameworks' alone."
+            )
+    for (kind, who), strategies in alike.items():
+        where = _capital(listed(strategies))
+        if kind == "unpaired":
+            yield f"{where}: no two series have predictions with the same seed, so none were compared."
+        elif kind == "same":
+            yield f"{where}: {who} predict the same class for every test image."
+        else:
+            pairs = [pair for strategy in strategies for pair in of_strategy[strategy]]
+            farthest = max(pairs, key=lambda pair: abs(pair["difference"]))
+            which = f" ({farthest['strategy']})" if len(strategies) > 1 else ""
+            yield (
+                f"{where}: {who} beyond noise; the farthest apart are {farthest['first']} and {farthest['second']}"
+                f"{which}, by {_points([abs(farthest['difference'])])} (adjusted p = {farthest['p_adjusted']:.2g})."
+            )
+    yield from single
+
+
+def _apart(strategy: str, pairs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Which pairs of a strategy differ beyond noise."""
+    apart = [pair for pair in pairs if pair["reading"] != "noise"]
+    orders = [("first", "second") if pair["difference"] > 0 else ("second", "first") for pair in apart]
+    named = [f"{pair[high]} over {pair[low]}" for pair, (high, low) in zip(apart, orders, strict=True)]
+    found = listed(named if len(named) < 4 else [*named[:3], f"{len(named) - 3} more"])
+    by = _points([max(abs(pair["difference"]) for pair in apart)])
+    count = f"{len(apart)} of {len(pairs)} pairs differ" if len(pairs) > 1 else "the two differ"
+    yield f"{_capital(strategy)}: {count} beyond noise: {found}; by {'up to ' * (len(apart) > 1)}{by}."
+    if any(pair["reading"] == "networks" for pair in apart):
+        yield "That holds for these trained networks; too few seeds to say it of the frameworks."
 
 
 def setting_differences(records: Sequence[RunRecord]) -> list[str]:
@@ -152,24 +168,24 @@ def notes(
         parts = [f"{number} {status}" for status, number in ended.items()]
         parts += [f"{len(failures)} without a record"] if failures else []
         sentences.append(
-            f"Left out of every mean, because they are not complete: {_list(parts)} of "
+            f"Left out of every mean, because they are not complete: {listed(parts)} of "
             f"{len(described) + len(failures)} runs; they are listed above the commands."
         )
     repeated = [run for run in described if run["status"] == "complete" and not run["counted"]]
     if repeated:
         sentences.append(
             f"Of runs that repeat another one with the same seed and settings, only the newest counts: "
-            f"{_list([str(run['number']) for run in repeated])} in the tables below does not."
+            f"{listed([str(run['number']) for run in repeated])} in the tables below does not."
         )
     unread = [run for run in described if run.get("predictions")]
     for reason, number in Counter(run["predictions"] for run in unread).items():
-        which = _list([str(run["number"]) for run in unread if run["predictions"] == reason])
+        which = listed([str(run["number"]) for run in unread if run["predictions"] == reason])
         sentences.append(
             f"{'Run' if number == 1 else 'Runs'} {which} cannot be compared image by image: {reason}. "
             "The accuracies are those of the record."
         )
     if skipped := sorted({run["skipped_images"] for run in described if run["skipped_images"]}):
-        sentences.append(f"Unreadable images were left out of some data: {_list(list(map(str, skipped)))}.")
+        sentences.append(f"Unreadable images were left out of some data: {listed(list(map(str, skipped)))}.")
     return sentences
 
 
@@ -178,7 +194,7 @@ def _by_value(pairs: Iterable[tuple[str, str]]) -> str:
     found: dict[str, dict[str, None]] = {}
     for value, name in pairs:
         found.setdefault(value, {})[name] = None
-    return ", ".join(f"{value} in {_list(list(names))}" for value, names in found.items())
+    return ", ".join(f"{value} in {listed(list(names))}" for value, names in found.items())
 
 
 def _points(differences: Sequence[float]) -> str:
@@ -196,22 +212,27 @@ def _all_or_named(found: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str
 
 def _frameworks(names: Sequence[str]) -> str:
     if len(names) < 3:
-        return _list(names)
+        return listed(names)
     return f"all {_count(len(names))} {'frameworks' if set(names) <= set(backends.NAMES) else 'series'}"
 
 
 def _none_of(names: Sequence[str]) -> str:
     if len(names) == 2:
-        return f"{_list(names)} do not differ"
+        return f"{listed(names)} do not differ"
     return f"no two of {_frameworks(names).replace('all', 'the')} differ"
 
 
 def _named(rows: Sequence[Mapping[str, Any]]) -> str:
-    return _list([row["series"] for row in rows])
+    return listed([row["series"] for row in rows])
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """ "a", "a and b", or "a, b and c"."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _count(number: int) -> str:
