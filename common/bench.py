@@ -156,6 +156,7 @@ def run(
     slices: dict[str, Slice] = {"train tab fp32": tab.train, "test tab fp32": tab.test}
     for precision in precisions:
         slices.update(our_slices(backend, spec.replace(precision=precision), data))
+    slices.update(input_slices(backend, spec, data))
     measured = measure(slices, repeats, watch)
     cases = [Case(*_words(name), rates) for name, rates in measured.items()]
     flops = resnet.forward_flops(resnet.architecture(spec.backend, spec.model), spec.image_size, spec.classes)
@@ -163,7 +164,7 @@ def run(
 
 
 def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
-    """Training and evaluation by `common.fit`, the same on ready batches, the input pipeline alone, and a product."""
+    """Training and evaluation by `common.fit`, the same on ready batches, and a product."""
     transform = pipeline.transform_for(spec)
     model = backend.build_models(spec).fine_tune
     (phase,) = groups.phases(spec)
@@ -188,20 +189,30 @@ def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[
         for images, _ in ready_test:
             backend.logits(model, images)
 
-    def train_input() -> None:
+    training, testing = len(data.train), len(data.test)
+    return {
+        f"train ours {spec.precision}": timed(train, training),
+        f"train ready {spec.precision}": timed(train_ready, training),
+        f"test ours {spec.precision}": timed(test, testing),
+        f"test ready {spec.precision}": timed(test_ready, testing),
+        f"product product {spec.precision}": timed(product, 1),
+    }
+
+
+def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
+    """The input pipeline alone, up to batches as the framework takes them."""
+    transform = pipeline.transform_for(spec)
+    epochs = itertools.count(1)
+
+    def train() -> None:
         for _ in fit.train_batches(backend, spec, transform, data, next(epochs)):
             pass
 
-    def test_input() -> None:
+    def test() -> None:
         for _ in fit.test_batches(backend, spec, transform, data):
             pass
 
-    counts = {"train": len(data.train), "test": len(data.test), "product": 1}
-    work = {
-        "train ours": train, "train ready": train_ready, "train input": train_input, "test ours": test,
-        "test ready": test_ready, "test input": test_input, "product product": product,
-    }  # fmt: skip
-    return {f"{name} {spec.precision}": timed(do, counts[name.split(" ")[0]]) for name, do in work.items()}
+    return {"train input fp32": timed(train, len(data.train)), "test input fp32": timed(test, len(data.test))}
 
 
 def timed(do: Callable[[], None], count: int) -> Slice:

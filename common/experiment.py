@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 import backends
-from common import datasets, fit, groups, imagenet, pipeline, record, resnet, weights
+from common import datasets, decoded, fit, groups, imagenet, pipeline, precision, record, resnet, weights
 from common.errors import RunError, UserError
 from common.fit import EpochMetrics, History, Predictions, Watch
 from common.folder import ImageData
@@ -114,8 +114,13 @@ def run(
     check_last_batch(spec, data)
     backend = backends.load(spec.backend)
     device = backend.prepare(spec)
+    asked = spec
+    spec, reason = precision.resolve(spec, device)
     models = backend.build_models(spec)
+    data, kept = decoded.attach(spec, data)
     run_record = describe_run(spec, data, backend, device, models, command)
+    run_record.spec = asked
+    run_record.resolved |= {"precision": spec.precision, "precision_reason": reason, "decoded_images": kept}
     run_record.timing["preparation_seconds"] = time.perf_counter() - start
     model = models.scratch if spec.strategy == "scratch" else models.fine_tune
     with reserved(folder):

@@ -207,7 +207,7 @@ def train_batches(
     if spec.pipeline == "native":
         yield from backend.native_train_batches(spec, transform, data.train, epoch)
         return
-    for images, labels in pipeline.train_batches(spec, transform, data.train, epoch):
+    for images, labels in pipeline.train_batches(spec, transform, data.train, epoch, data.read):
         yield backend.from_shared(images, labels)
 
 
@@ -219,5 +219,5 @@ def test_batches(
         for images, labels in backend.native_test_batches(spec, transform, data.test):
             yield images, np.asarray(labels, np.int64)
         return
-    for images, labels in pipeline.test_batches(spec, transform, data.test):
+    for images, labels in pipeline.test_batches(spec, transform, data.test, data.read):
         yield backend.from_shared(images, labels)[0], labels

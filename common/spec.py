@@ -71,6 +71,9 @@ class ExperimentSpec:
     resize_size: int | None = None
     """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
     to `image_size`."""
+    image_cache: bool = True
+    """Keep the decoded images of the shared pipeline in a file (under $FINE_TUNING_CACHE), up to
+    $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets; it changes no pixel."""
     train_crop: Literal["random_resized_crop", "resize_random_crop"] = "random_resized_crop"
     """Training crop: of random area and aspect ratio, or of fixed size at a random place of the resized image."""
     test_resize: Literal["short_side", "squash"] = "short_side"

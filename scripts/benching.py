@@ -114,15 +114,15 @@ def measure_jobs(
 def show(result: Result) -> None:
     """A table of what was measured at one image size and batch size."""
     console.print(f"\n{result.image_size} px, batch {result.batch_size}", style="bold")
-    table = make_table("", "", "precision", "images/s", "of the tab", "of ready batches", "of a matrix product")
+    table = make_table("", "precision", "images/s", "of the tab", "of ready", "of a product")
     order = [(job, way) for job in bench.PASSES for way in WAYS]
     for case in sorted((c for c in result.cases if c.way in WAYS), key=lambda c: order.index((c.job, c.way))):
         shares = [result.ratio(case, "tab"), result.ratio(case, "ready"), result.share_of_peak(case)]
         texts = ["" if share is None or case.way == "input" else f"{share:.2f}" for share in shares]
         if case.way == "tab":
             texts = ["", "", texts[2]]
-        table.add_row({"train": "training", "test": "evaluation"}[case.job], WAYS[case.way], case.precision,
-                      f"{case.rate:.1f}", *texts)  # fmt: skip
+        job = {"train": "training", "test": "evaluation"}[case.job]
+        table.add_row(f"{job}, {WAYS[case.way]}", case.precision, f"{case.rate:.1f}", *texts)
     console.print(table)
     for case in result.cases:
         if case.job == "product":
