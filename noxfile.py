@@ -127,3 +127,4 @@ for _name in environments.ENVIRONMENTS:
 add_command_session("run", "Run the experiment: -- --backend torch ...")
 add_command_session("compare", "Run all backends with several seeds and leave one page: -- --preset demo --seeds 3 ...")
 add_command_session("crosscheck", "Check that all backends compute the same: -- ...")
+add_command_session("bench", "Measure one framework against the chapter's own way: -- --backend torch ...")

@@ -7,7 +7,7 @@ convolutions, (out, in) dense layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,8 @@ class Device:
     """`cpu` or `gpu`."""
     name: str
     """The hardware in words, such as the GPU's product name."""
+    compute_capability: tuple[int, int] | None = None
+    """NVIDIA's number of a GPU's generation, (8, 0) for Ampere."""
 
 
 class Trainer(Protocol):
@@ -85,6 +87,9 @@ class Backend(Protocol):
 
     def peak_gpu_memory(self) -> int | None:
         """Most bytes the framework held on the GPU; None on a CPU, or where the framework does not count."""
+
+    def make_product(self, spec: ExperimentSpec, side: int) -> Callable[[], None]:
+        """What multiplies two square matrices of `side` rows on the device, in the precision of `spec`, and waits."""
 
     # models.py
 

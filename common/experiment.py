@@ -17,10 +17,12 @@ import backends
 from common import (
     auto,
     datasets,
+    decoded,
     fit,
     groups,
     imagenet,
     pipeline,
+    precision,
     record,
     resnet,
     schedules,
@@ -138,13 +140,18 @@ def run(
         watch.on_note(choice.why)
     backend = backends.load(spec.backend)
     device = backend.prepare(spec)
+    asked = spec
+    spec, reason = precision.resolve(spec, device)
     models = backend.build_models(spec)
     if source_head_wanted(spec):
         head = source_classes.mean_head(
             backend.to_arrays(models.pretrained), source_classes.rows_for(spec, data.classes)
         )
         backend.load_arrays(models.fine_tune, head)
+    data, kept = decoded.attach(spec, data)
     run_record = describe_run(spec, data, backend, device, models, command)
+    run_record.spec = asked
+    run_record.resolved |= {"precision": spec.precision, "precision_reason": reason, "decoded_images": kept}
     if choice is not None:
         run_record.resolved["auto"] = asdict(choice)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start

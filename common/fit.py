@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common import groups, loss, pipeline, schedules
 from common.errors import RunError
-from common.folder import ImageData, Sample
+from common.folder import ImageData, Read, Sample, read_file
 from common.selection import Selection
 from common.spec import ExperimentSpec
 
@@ -196,8 +196,10 @@ def evaluate(
     backend: Backend, model: Any, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, watch: Watch
 ) -> tuple[Predictions | None, Predictions]:
     """The model's predictions of the validation images, if there are any, and of the test images."""
-    validation = predict(backend, model, spec, transform, data.validation, watch) if data.validation else None
-    return validation, predict(backend, model, spec, transform, tested_samples(spec, data), watch)
+    validation = None
+    if data.validation:
+        validation = predict(backend, model, spec, transform, data.validation, watch, data.read)
+    return validation, predict(backend, model, spec, transform, tested_samples(spec, data), watch, data.read)
 
 
 def epoch_metrics(
@@ -267,13 +269,14 @@ def predict(
     transform: pipeline.Transform,
     samples: Sequence[Sample],
     watch: Watch,
+    read: Read = read_file,
 ) -> Predictions:
     """The model's logits for every sample, prepared as for a test, in order."""
     start = time.perf_counter()
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[np.int64]] = []
     seen = 0
-    for images, batch_labels in test_batches(backend, spec, transform, samples):
+    for images, batch_labels in test_batches(backend, spec, transform, samples, read):
         logits.append(backend.logits(model, images))
         labels.append(np.asarray(batch_labels, np.int64))
         seen += len(labels[-1])
@@ -293,7 +296,7 @@ def train_batches(
     if spec.pipeline == "native":
         batches = backend.native_train_batches(spec, transform, data.train, epoch)
     else:
-        shared = pipeline.train_batches(spec, transform, data.train, epoch)
+        shared = pipeline.train_batches(spec, transform, data.train, epoch, data.read)
         batches = (backend.from_shared(images, labels) for images, labels in shared)
     for images, labels in batches:
         if spec.last_batch == "keep" or len(labels) == spec.batch_size:
@@ -301,12 +304,16 @@ def train_batches(
 
 
 def test_batches(
-    backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, samples: Sequence[Sample]
+    backend: Backend,
+    spec: ExperimentSpec,
+    transform: pipeline.Transform,
+    samples: Sequence[Sample],
+    read: Read,
 ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
     """The samples in order, prepared as for a test: images as the backend takes them, labels as NumPy."""
     if spec.pipeline == "native":
         for images, labels in backend.native_test_batches(spec, transform, samples):
             yield images, np.asarray(labels, np.int64)
         return
-    for images, labels in pipeline.test_batches(spec, transform, samples):
+    for images, labels in pipeline.test_batches(spec, transform, samples, read):
         yield backend.from_shared(images, labels)[0], labels

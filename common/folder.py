@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -31,6 +32,15 @@ class Sample:
     name: str
 
 
+def read_file(sample: Sample) -> Image.Image:
+    """Decode a sample's file: upright, RGB. Raises common.images.UnreadableImage."""
+    return open_rgb(sample.path)
+
+
+# How an image is read.
+Read = Callable[[Sample], Image.Image]
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A file that was left out, and why."""
@@ -51,6 +61,8 @@ class ImageData:
     skipped: tuple[Skipped, ...]
     validation: tuple[Sample, ...] = ()
     """Images held back from `train`."""
+    read: Read = field(default=read_file, compare=False, repr=False)
+    """How the shared pipeline gets at an image; `common.decoded` has a faster one. Threads call it."""
 
     @property
     def class_to_idx(self) -> dict[str, int]:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common import weights
-from common.folder import Sample
-from common.images import open_rgb
+from common.folder import Read, Sample, read_file
 from common.spec import ExperimentSpec
 
 Images = NDArray[np.float32]
@@ -73,30 +72,39 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def train_batches(
-    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, read: Read = read_file
 ) -> Iterator[tuple[Images, Labels]]:
     """Shuffled, augmented batches: float32 images (N, H, W, 3) and int64 labels (N,); the last may be smaller."""
 
-    def load(index: int) -> Images:
-        return train_image(open_rgb(samples[index].path), transform, spec.seed, epoch, index)
+    def load(index: int, out: Images) -> None:
+        image = augment(read(samples[index]), transform, spec.seed, epoch, index)
+        normalise(image, transform, out)
 
     order = epoch_order(len(samples), spec.seed, epoch)
-    return _batches(load, samples, [int(index) for index in order], spec)
+    return _batches(load, samples, [int(index) for index in order], spec, transform)
 
 
 def test_batches(
-    spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+    spec: ExperimentSpec,
+    transform: Transform,
+    samples: Sequence[Sample],
+    read: Read = read_file,  # noqa: PT028
 ) -> Iterator[tuple[Images, Labels]]:
     """Batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,)."""
 
-    def load(index: int) -> Images:
-        return test_image(open_rgb(samples[index].path), transform)
+    def load(index: int, out: Images) -> None:
+        normalise(crop_for_test(read(samples[index]), transform), transform, out)
 
-    return _batches(load, samples, range(len(samples)), spec)
+    return _batches(load, samples, range(len(samples)), spec, transform)
 
 
 def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Images:
     """One augmented training image (H, W, 3), float32, normalised."""
+    return normalise(augment(image, transform, seed, epoch, sample), transform)
+
+
+def augment(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Image.Image:
+    """One augmented training image, 8-bit RGB."""
     draws = _generator(seed, _AUGMENTATION, epoch, sample).random(2 + 4 * _CROP_TRIES)
     size = transform.image_size
     if transform.train_crop == "random_resized_crop":
@@ -108,14 +116,19 @@ def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int,
         image = image.crop((left, top, left + size, top + size))
     if transform.flip and draws[0] < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return normalise(image, transform)
+    return image
 
 
 def test_image(image: Image.Image, transform: Transform) -> Images:
     """One test image (H, W, 3), float32, normalised: resized, then cropped at the centre."""
+    return normalise(crop_for_test(image, transform), transform)
+
+
+def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
+    """One test image, 8-bit RGB."""
     image = resize_for_test(image, transform)
     left, top = (round((side - transform.image_size) / 2) for side in image.size)
-    return normalise(image.crop((left, top, left + transform.image_size, top + transform.image_size)), transform)
+    return image.crop((left, top, left + transform.image_size, top + transform.image_size))
 
 
 def resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:
@@ -149,13 +162,22 @@ def random_crop_box(width: int, height: int, draws: NDArray[np.float64]) -> tupl
     return left, top, left + crop_width, top + crop_height
 
 
-def normalise(image: Image.Image, transform: Transform) -> Images:
-    """An RGB image as float32 (H, W, 3) in the channel order, scale, mean and deviation of the weights."""
-    pixels = np.asarray(image, np.float32)
+def normalise(image: Image.Image, transform: Transform, out: Images | None = None) -> Images:
+    """An RGB image as float32 (H, W, 3) in the channel order, scale, mean and deviation of the weights.
+
+    out: where to write it, contiguous.
+    """
+    pixels = np.asarray(image)
+    out = np.empty(pixels.shape, np.float32) if out is None else out
     if transform.channel_order == "BGR":
         pixels = pixels[..., ::-1]
-    mean, std = np.asarray(transform.mean, np.float32), np.asarray(transform.std, np.float32)
-    return np.ascontiguousarray((pixels * np.float32(transform.scale) - mean) / std, np.float32)
+    # Rows as long as the image's: NumPy is slow where the last axis has three values only.
+    rows = out.reshape(len(out), -1)
+    mean, std = (np.tile(np.asarray(values, np.float32), image.width) for values in (transform.mean, transform.std))
+    np.multiply(pixels.reshape(rows.shape), np.float32(transform.scale), out=rows, dtype=np.float32)
+    np.subtract(rows, mean, out=rows)
+    np.divide(rows, std, out=rows)
+    return out
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int, look_ahead: int) -> Iterator[Result]:
@@ -181,16 +203,31 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: in
 
 
 def _batches(
-    load: Callable[[int], Images], samples: Sequence[Sample], order: Sequence[int], spec: ExperimentSpec
+    load: Callable[[int, Images], None],
+    samples: Sequence[Sample],
+    order: Sequence[int],
+    spec: ExperimentSpec,
+    transform: Transform,
 ) -> Iterator[tuple[Images, Labels]]:
-    images: list[Images] = []
-    start = 0
-    for image in ahead(load, order, spec.workers, look_ahead=2 * spec.batch_size):
-        images.append(image)
-        if len(images) == spec.batch_size or start + len(images) == len(order):
-            chosen = order[start : start + len(images)]
-            yield np.stack(images), np.array([samples[index].label for index in chosen], np.int64)
-            start, images = start + len(images), []
+    """Batches whose images `load(index, out)` writes to their places in them."""
+    chunks = [order[start : start + spec.batch_size] for start in range(0, len(order), spec.batch_size)]
+
+    def places() -> Iterator[tuple[int, Images, Images]]:
+        for chunk in chunks:
+            # A new array each time: some frameworks go on using the memory of the one they were given.
+            images = np.empty((len(chunk), transform.image_size, transform.image_size, 3), np.float32)
+            yield from ((index, out, images) for index, out in zip(chunk, images, strict=True))
+
+    def fill(place: tuple[int, Images, Images]) -> Images:
+        index, out, images = place
+        load(index, out)
+        return images
+
+    filled = ahead(fill, places(), spec.workers, look_ahead=2 * spec.batch_size)
+    for chunk in chunks:
+        for _ in chunk:
+            images = next(filled)
+        yield images, np.array([samples[index].label for index in chunk], np.int64)
 
 
 def _generator(*key: Any) -> np.random.Generator:

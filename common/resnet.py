@@ -67,6 +67,32 @@ def shapes(architecture: str, classes: int = SOURCE_CLASSES) -> Shapes:
     return table
 
 
+def forward_flops(architecture: str, image_size: int, classes: int = 2) -> int:
+    """Floating-point operations of one image's forward pass: two a multiply-add of a convolution or of the head.
+
+    image_size: side of the square in pixels. A training step takes three times as many, as the backward pass forms
+    the gradients of the inputs and those of the weights.
+    """
+    side = before = _halved(_halved(image_size))
+    total = 0
+    for name, shape in shapes(architecture, classes).items():
+        layer = name.removesuffix(".weight")
+        if name == "fc.weight":
+            total += 2 * shape[0] * shape[1]
+        elif len(shape) == 4:
+            if layer == "conv1":
+                outputs = _halved(image_size)
+            else:
+                # A block halves its maps in its first convolution, but torchvision's ResNet-50 in its second.
+                halves = layer[5] != "1" and layer.split(".")[1] == "0"
+                late = architecture == "resnet50" and layer.endswith("conv1")
+                if halves and layer.endswith(".0.conv1"):
+                    before, side = side, _halved(side)
+                outputs = before if halves and late else side
+            total += 2 * outputs * outputs * shape[0] * shape[1] * shape[2] * shape[3]
+    return total
+
+
 def is_statistic(name: str) -> bool:
     """Whether a name is a BatchNorm running statistic rather than a trained parameter."""
     return name.endswith(("running_mean", "running_var"))
@@ -102,6 +128,10 @@ def initial_network(architecture: str, classes: int, seed: int) -> dict[str, NDA
             values[name] = np.zeros(shape, np.float32)
     values.update(initial_head(architecture, classes, seed))
     return values
+
+
+def _halved(side: int) -> int:
+    return (side + 1) // 2
 
 
 def _norm(name: str, channels: int) -> Shapes:

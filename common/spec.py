@@ -78,6 +78,9 @@ class ExperimentSpec:
     resize_size: int | None = None
     """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
     to `image_size`."""
+    image_cache: bool = True
+    """Keep the decoded images of the shared pipeline in a file (under $FINE_TUNING_CACHE), up to
+    $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets; it changes no pixel."""
     train_crop: Literal["random_resized_crop", "resize_random_crop"] = "random_resized_crop"
     """Training crop: of random area and aspect ratio, or of fixed size at a random place of the resized image."""
     test_resize: Literal["short_side", "squash"] = "short_side"
@@ -150,8 +153,10 @@ class ExperimentSpec:
 
     seed: int = 0
     """Seed of every random draw."""
-    precision: Literal["fp32", "fp64"] = "fp32"
-    """Arithmetic: float32, or float64 as a yardstick for the other."""
+    precision: Literal["fp32", "bf16", "auto", "fp64"] = "fp32"
+    """Arithmetic: float32; bfloat16 in convolutions and the head, with parameters, BatchNorm statistics and losses in
+    float32 (not in MXNet); `auto` takes bfloat16 where the hardware is faster with it, and the record says which it
+    was; or float64, as a yardstick for the others."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; `auto` takes a GPU if the framework sees one, and the record says which it was."""
     workers: int = 2
@@ -268,6 +273,8 @@ def check_ranges(spec: ExperimentSpec) -> None:
     if spec.model not in MODELS_BY_BACKEND[spec.backend]:
         offered = ", ".join(MODELS_BY_BACKEND[spec.backend])
         raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
+    if spec.backend == "mxnet" and spec.precision == "bf16":
+        raise UserError("precision = 'bf16': MXNet trains in float32 only; choose --precision fp32, or another backend")
     if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
         raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
     if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:

@@ -174,6 +174,38 @@ class CompareOptions(SpecOptions):
     """The result of scripts.crosscheck to show on the page, if there is such a file."""
 
 
+@dataclass
+class BenchOptions:
+    """Measure how fast one framework trains on this machine: the chapter's tab as it is written, this project, the
+    same on ready batches, and the input pipeline alone, in turns.
+
+    Writes the measurements as JSON. The networks and choices are those of the framework's tab, the weights random.
+    """
+
+    backend: Literal["torch", "keras", "jax", "mxnet"] = "torch"
+    """Framework to measure."""
+    image_size: tuple[int, ...] = (224,)
+    """Sides of the images, in pixels."""
+    batch_size: tuple[int, ...] = (32,)
+    """Images a step."""
+    precision: tuple[Literal["fp32", "bf16", "auto"], ...] = ("auto",)
+    """Precisions of this project beside float32, which is always measured."""
+    data: str = "demo"
+    """Data set, folder or .zip, as for scripts.run."""
+    steps: int = 4
+    """Steps in a slice; fewer where there are not enough images."""
+    repeats: int = 5
+    """Rounds; of each rate the median counts."""
+    jobs: tuple[str, ...] = ()
+    """Whole trainings to measure too: fine-tune, feature-extraction."""
+    epochs: int = 5
+    """Epochs of a whole training."""
+    workers: int = ExperimentSpec.workers
+    """Threads that prepare images, as for scripts.run."""
+    output: Path = Path("runs/bench.json")
+    """File to write."""
+
+
 Options = TypeVar("Options", bound=SpecOptions)
 
 

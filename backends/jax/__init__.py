@@ -2,7 +2,7 @@
 
 from backends.jax.inputs import from_shared, native_test_batches, native_train_batches
 from backends.jax.models import build_models, class_weight, head_shape
-from backends.jax.runtime import peak_gpu_memory, prepare, versions
+from backends.jax.runtime import make_product, peak_gpu_memory, prepare, versions
 from backends.jax.training import Trainer, gradients, logits, train_fine_tuning
 from backends.jax.weights import load_arrays, to_arrays
 
@@ -15,6 +15,7 @@ __all__ = [
     "head_shape",
     "load_arrays",
     "logits",
+    "make_product",
     "native_test_batches",
     "native_train_batches",
     "peak_gpu_memory",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import metadata
 
 import jax
+import jax.numpy as jnp
 
 from backends.contract import Device
+from common import precision
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
-DTYPES = {"fp32": "float32", "fp64": "float64"}
 # Given to every jax.jit: XLA adds in any order on a GPU unless it is told not to.
 COMPILER_OPTIONS = {"xla_gpu_deterministic_ops": True}
 
@@ -28,7 +30,8 @@ def prepare(spec: ExperimentSpec) -> Device:
     # Without it JAX turns every float64 into a float32.
     jax.config.update("jax_enable_x64", spec.precision == "fp64")
     if device.platform == "gpu":
-        return Device("gpu", device.device_kind)
+        major, minor = (int(part) for part in str(device.compute_capability).split("."))
+        return Device("gpu", device.device_kind, (major, minor))
     return Device("cpu", f"{os.cpu_count()} threads")
 
 
@@ -47,10 +50,10 @@ def find_device(spec: ExperimentSpec) -> jax.Device:
 
 
 def dtype_of(spec: ExperimentSpec) -> str:
-    """The type of parameters and images; raises RuntimeError when `prepare` did not set JAX up for it."""
+    """The type of the parameters; raises RuntimeError when `prepare` did not set JAX up for it."""
     if jax.config.jax_enable_x64 != (spec.precision == "fp64"):
         raise RuntimeError(f"JAX is not set up for {spec.precision}: call prepare(spec) first")
-    return DTYPES[spec.precision]
+    return precision.parameter_type(spec)
 
 
 def versions() -> dict[str, str]:
@@ -65,3 +68,15 @@ def peak_gpu_memory() -> int | None:
         return None
     statistics = device.memory_stats() or {}
     return statistics.get("peak_bytes_in_use")
+
+
+def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    """See `backends.contract.Backend.make_product`."""
+    kind = "bfloat16" if spec.precision == "bf16" else dtype_of(spec)
+    left, right = (jnp.ones((side, side), kind, device=find_device(spec)) for _ in range(2))
+    multiply = jax.jit(jnp.matmul, compiler_options=COMPILER_OPTIONS)
+
+    def product() -> None:
+        multiply(left, right).block_until_ready()
+
+    return product

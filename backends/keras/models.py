@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from backends.contract import Models
-from backends.keras.runtime import FLOAT_TYPES, find_device
+from backends.keras.runtime import dtype_policy, find_device
 from backends.keras.weights import load_arrays, to_arrays
 from common import resnet, weights
 from common.errors import UserError
@@ -63,7 +63,7 @@ def build_backbone(architecture: str) -> keras.Model:
 def build_network(backbone: keras.Model, spec: ExperimentSpec, classes: int) -> keras.Model:
     """A new head on a copy of `backbone` with initial values of its own; its name is the architecture."""
     copied = keras.models.clone_model(backbone, clone_function=lambda layer: convert_layer(layer, spec))
-    head = keras.layers.Dense(classes, dtype=FLOAT_TYPES[spec.precision], name="fc")
+    head = keras.layers.Dense(classes, dtype=dtype_policy(spec), name="fc")
     network = keras.Model(copied.input, head(copied.output), name=backbone.name)
     # XLA would be compiled anew for every batch size, and its CPU convolutions are slower.
     network.jit_compile = False
@@ -72,7 +72,7 @@ def build_network(backbone: keras.Model, spec: ExperimentSpec, classes: int) -> 
 
 def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
     """The same layer, not yet built, in the precision of `spec` and with torch's running statistics."""
-    config = {**layer.get_config(), "dtype": FLOAT_TYPES[spec.precision]}
+    config = {**layer.get_config(), "dtype": dtype_policy(spec)}
     if isinstance(layer, keras.layers.BatchNormalization):
         return BatchNormalization.from_config(config)
     return type(layer).from_config(config)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from backends.contract import Device
+from common import precision
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -42,19 +43,17 @@ tf.get_logger().setLevel("ERROR")
 CPU_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 tf.config.threading.set_intra_op_parallelism_threads(CPU_THREADS)
 
-FLOAT_TYPES = {"fp32": "float32", "fp64": "float64"}
-
 
 def prepare(spec: ExperimentSpec) -> Device:
     """See `backends.contract.Backend.prepare`."""
     gpu = find_device(spec) != "/CPU:0"
     keras.utils.set_random_seed(spec.seed)
-    keras.config.set_floatx(FLOAT_TYPES[spec.precision])
+    keras.config.set_floatx("float64" if spec.precision == "fp64" else "float32")
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if gpu:
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        return Device("gpu", details.get("device_name", "GPU"))
+        return Device("gpu", details.get("device_name", "GPU"), details.get("compute_capability"))
     return Device("cpu", f"{CPU_THREADS} threads")
 
 
@@ -79,3 +78,21 @@ def peak_gpu_memory() -> int | None:
     if not tf.config.list_physical_devices("GPU"):
         return None
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+
+def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    """See `backends.contract.Backend.make_product`."""
+    kind = "bfloat16" if spec.precision == "bf16" else precision.parameter_type(spec)
+    with tf.device(find_device(spec)):
+        left, right = (tf.cast(tf.random.stateless_uniform((side, side), (0, seed)), kind) for seed in range(2))
+
+    def product() -> None:
+        # The copy of one number waits for the product.
+        tf.matmul(left, right)[0, 0].numpy()
+
+    return product
+
+
+def dtype_policy(spec: ExperimentSpec) -> str:
+    """What Keras calls the precision of a layer: the type it computes in, and that of its variables."""
+    return "mixed_bfloat16" if spec.precision == "bf16" else precision.parameter_type(spec)

@@ -4,7 +4,7 @@
 import backends.mxnet.runtime  # noqa: F401
 from backends.mxnet.inputs import from_shared, native_test_batches, native_train_batches
 from backends.mxnet.models import build_models, class_weight, head_shape
-from backends.mxnet.runtime import peak_gpu_memory, prepare, versions
+from backends.mxnet.runtime import make_product, peak_gpu_memory, prepare, versions
 from backends.mxnet.training import Trainer, gradients, logits, train_fine_tuning
 from backends.mxnet.weights import load_arrays, to_arrays
 
@@ -17,6 +17,7 @@ __all__ = [
     "head_shape",
     "load_arrays",
     "logits",
+    "make_product",
     "native_test_batches",
     "native_train_batches",
     "peak_gpu_memory",

@@ -14,9 +14,9 @@ from mxnet.gluon.model_zoo import model_store, vision
 from numpy.typing import NDArray
 
 from backends.contract import Models
-from backends.mxnet.runtime import DTYPES, find_device
+from backends.mxnet.runtime import find_device
 from backends.mxnet.weights import load_arrays, named_parameters, to_arrays
-from common import resnet, weights
+from common import precision, resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -40,7 +40,7 @@ def build_models(spec: ExperimentSpec) -> Models:
         load_arrays(scratch, resnet.initial_network(spec.model, spec.classes, spec.seed))
     for model in (pretrained, fine_tune, scratch):
         if model is not None:
-            model.cast(DTYPES[spec.precision])
+            model.cast(precision.parameter_type(spec))
             model.collect_params().reset_ctx(find_device(spec))
             compile_network(model)
     return Models(pretrained, fine_tune, scratch)

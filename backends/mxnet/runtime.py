@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import warnings
+from collections.abc import Callable
 
 from backends.contract import Device
+from common import precision
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -33,8 +35,6 @@ with warnings.catch_warnings():
 
 # Arrays and operators with NumPy's shapes, types and names instead of MXNet's older ones.
 mx.npx.set_np()
-
-DTYPES = {"fp32": "float32", "fp64": "float64"}
 
 
 def prepare(spec: ExperimentSpec) -> Device:
@@ -84,3 +84,14 @@ def versions() -> dict[str, str]:
 def peak_gpu_memory() -> int | None:
     """See `backends.contract.Backend.peak_gpu_memory`: MXNet counts what is free, not what was held at most."""
     return None
+
+
+def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    """See `backends.contract.Backend.make_product`."""
+    place = {"ctx": find_device(spec), "dtype": precision.parameter_type(spec)}
+    left, right = (mx.np.ones((side, side), **place) for _ in range(2))
+
+    def product() -> None:
+        mx.np.dot(left, right).wait_to_read()
+
+    return product

@@ -2,7 +2,7 @@
 
 from backends.torch.inputs import from_shared, native_test_batches, native_train_batches
 from backends.torch.models import build_models, class_weight, head_shape
-from backends.torch.runtime import peak_gpu_memory, prepare, versions
+from backends.torch.runtime import make_product, peak_gpu_memory, prepare, versions
 from backends.torch.training import Trainer, gradients, logits, train_fine_tuning
 from backends.torch.weights import load_arrays, to_arrays
 
@@ -15,6 +15,7 @@ __all__ = [
     "head_shape",
     "load_arrays",
     "logits",
+    "make_product",
     "native_test_batches",
     "native_train_batches",
     "peak_gpu_memory",

@@ -44,8 +44,8 @@ class Trainer:
     def train_step(self, images: Tensor, labels: Tensor, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         set_mode(self.model, self.phase)
-        images, labels = to_model(self.model, images), labels.to(self.model.fc.weight.device)
-        logits = self.model(images)
+        labels = labels.to(self.model.fc.weight.device)
+        logits = forward(self.model, images)
         self.optimizer.zero_grad()
         reduced_loss(logits, self.targets[labels], self.spec).backward()
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
@@ -125,9 +125,9 @@ def gradients(
     set_trained(model, phase)
     set_mode(model, phase)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    images, labels = to_model(model, images), labels.to(model.fc.weight.device)
+    labels = labels.to(model.fc.weight.device)
     targets = torch.from_numpy(target_table(spec, class_counts)).to(model.fc.weight)
-    loss = reduced_loss(model(images), targets[labels], spec)
+    loss = reduced_loss(forward(model, images), targets[labels], spec)
     values = torch.autograd.grad(loss, list(trained.values()))
     for name, buffer in model.named_buffers():
         buffer.copy_(before[name])
@@ -138,9 +138,12 @@ def gradients(
 def logits(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
     model.eval()
-    return model(to_model(model, images)).cpu().numpy()
+    return forward(model, images).cpu().numpy()
 
 
-def to_model(model: nn.Module, images: Tensor) -> Tensor:
-    """Images on the model's device and in its precision."""
-    return images.to(model.fc.weight, non_blocking=True)
+def forward(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits in the type of the parameters; under autocast the products, and what lies between, are bfloat16."""
+    weight = model.fc.weight
+    images = images.to(weight.device, weight.dtype, non_blocking=True, memory_format=torch.channels_last)
+    with torch.autocast(weight.device.type, torch.bfloat16, enabled=model.uses_bf16):
+        return model(images).to(weight.dtype)

@@ -13,7 +13,7 @@ import backends
 from backends import contract
 
 ROOT = Path(backends.__file__).parent.parent
-FILES = ("__init__.py", "inputs.py", "models.py", "runtime.py", "training.py", "weights.py")
+FILES = ("__init__.py", "inputs.py", "models.py", "runtime.py", "tab.py", "training.py", "weights.py")
 
 
 def public_functions(path: Path) -> list[str]:

@@ -1,0 +1,143 @@
+"""The chapter's tab of one framework in a process of its own, where the framework has its own settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import backends
+from common import record
+from common.errors import RunError
+from common.spec import ExperimentSpec
+
+# Backend -> the fields of a spec with which it does what its tab does.
+SAME_JOB: dict[str, dict[str, Any]] = {
+    "torch": {"model": "resnet18", "train_crop": "random_resized_crop", "loss_reduction": "sum"},
+    "keras": {
+        "model": "resnet50",
+        "train_crop": "resize_random_crop",
+        "loss_reduction": "mean",
+        "optimizer": "momentum",
+    },
+    "jax": {
+        "model": "resnet18",
+        "train_crop": "resize_random_crop",
+        "loss_reduction": "mean",
+        "batch_norm": "frozen",
+    },
+    "mxnet": {"model": "resnet18_v2", "train_crop": "random_resized_crop", "loss_reduction": "sum"},
+}
+
+
+def same_job(spec: ExperimentSpec) -> ExperimentSpec:
+    """`spec` with the network and the choices of its framework's tab."""
+    return spec.replace(test_resize="squash", flip=True, weight_decay=1e-3, **SAME_JOB[spec.backend])
+
+
+class TabProcess:
+    """A process that does what the tab does, a piece at a time; idle in between. Use it in a `with` statement.
+
+    Start it before the backend is imported, whose settings it would inherit.
+    """
+
+    def __init__(self, backend: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(backend, other), daemon=True)
+        self.process.start()
+        other.close()
+
+    def __enter__(self) -> TabProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close()
+        self.process.join(timeout=10)
+        if self.process.is_alive():
+            self.process.terminate()
+
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int) -> None:
+        """A new network and new input pipelines, over the class folders `folder`/train and `folder`/test."""
+        self._ask("configure", folder, image_size, batch_size, classes)
+
+    def train(self) -> tuple[int, float]:
+        """An epoch: the number of images and the seconds."""
+        images, seconds = self._ask("train")
+        return images, seconds
+
+    def test(self) -> tuple[int, float]:
+        """An evaluation: the number of images and the seconds."""
+        images, seconds = self._ask("test")
+        return images, seconds
+
+    def peak_memory(self) -> int:
+        """Most bytes the process held in main memory."""
+        return int(self._ask("peak_memory"))
+
+    def _ask(self, question: str, *arguments: Any) -> Any:
+        try:
+            self.connection.send((question, arguments))
+            answer = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise RunError(f"the process of the chapter's tab ended at {question!r}; its messages are above") from error
+        if isinstance(answer, Exception):
+            raise RunError(f"the chapter's tab failed at {question!r}: {type(answer).__name__}: {answer}") from answer
+        return answer
+
+
+class Tab:
+    """What the process holds."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int) -> None:
+        self.network = self.module.make_network(image_size, classes)
+        self.optimizer = self.module.make_optimizer(self.network)
+        self.train_batches = self.module.train_batches(folder, image_size, batch_size)
+        self.test_batches = self.module.test_batches(folder, image_size, batch_size)
+
+    def train(self) -> tuple[int, float]:
+        start = time.perf_counter()
+        return self.module.train_epoch(self.network, self.optimizer, self.train_batches), time.perf_counter() - start
+
+    def test(self) -> tuple[int, float]:
+        start = time.perf_counter()
+        return self.module.evaluate(self.network, self.test_batches), time.perf_counter() - start
+
+    def peak_memory(self) -> int:
+        return record.peak_memory()
+
+
+def serve(backend: str, connection: Connection) -> None:
+    """Answer the questions of a TabProcess until it closes the connection."""
+    tab: Tab | None = None
+    while True:
+        try:
+            question, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            tab = tab or Tab(load(backend))
+            answer = getattr(tab, question)(*arguments)
+        except Exception as error:  # goes to the process that asked
+            answer = RunError(f"{type(error).__name__}: {error}")
+        connection.send(answer)
+
+
+def load(backend: str) -> ModuleType:
+    """The tab of a backend from its file: importing the package would change the framework's settings."""
+    path = Path(backends.__file__).parent / backend / "tab.py"
+    specification = importlib.util.spec_from_file_location(f"tab_of_{backend}", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module

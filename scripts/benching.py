@@ -1,0 +1,130 @@
+"""What `scripts.bench` does: the measurements of all sizes, and their tables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import backends
+from common import bench, datasets, precision, record
+from common.bench import Result
+from common.errors import UserError
+from common.folder import ImageData
+from common.spec import ExperimentSpec
+from common.tab import TabProcess, same_job
+from scripts.display import console, make_table
+from scripts.options import BenchOptions
+
+if TYPE_CHECKING:
+    from backends.contract import Backend, Device
+
+# Jobs measured as a whole, as strategies.
+JOBS = ("fine-tune", "feature-extraction")
+WAYS = {"tab": "the chapter's tab", "ours": "ours", "ready": "ready batches", "input": "input alone"}
+
+
+def measure(options: BenchOptions) -> dict[str, Any]:
+    """Measure all that `options` ask for, and show a table for each image size and batch size."""
+    check(options)
+    data = datasets.load(options.data)
+    with bench.scratch_folder() as scratch, TabProcess(options.backend) as tab:
+        backend = backends.load(options.backend)
+        base = same_job(
+            ExperimentSpec(backend=options.backend, epochs=options.epochs, workers=options.workers, learning_rate=1e-6)
+        )
+        base = base.replace(weights=str(bench.random_weights(scratch, base)), classes=len(data.classes))
+        device = backend.prepare(base)
+        precisions = chosen_precisions(options, base, device)
+        console.print(f"{options.backend} on {device.kind} ({device.name}), {base.model}", style="bold")
+        results, jobs = [], []
+        for image_size in options.image_size:
+            for batch_size in options.batch_size:
+                spec = base.replace(image_size=image_size, batch_size=batch_size)
+                name = f"{image_size}-{batch_size}"
+                linked = bench.link_images(data, scratch / name, options.steps, batch_size)
+                with console.status("") as status:
+                    result = bench.run(backend, tab, spec, list(precisions), linked, options.repeats, status.update)
+                show(result)
+                results.append(result)
+                jobs += measure_jobs(options, backend, tab, spec, list(precisions), data, scratch / f"{name}-whole")
+        return {
+            "backend": options.backend,
+            "options": {name: str(v) if isinstance(v, Path) else v for name, v in asdict(options).items()},
+            "precisions": precisions,
+            "machine": record.describe_machine(),
+            "versions": backend.versions(),
+            "device": asdict(device),
+            "peak_memory_bytes": {"tab": tab.peak_memory(), "ours": record.peak_memory()},
+            "peak_gpu_memory_bytes": backend.peak_gpu_memory(),
+            "load_average": os.getloadavg(),
+            "results": [result.to_dict() for result in results],
+            "jobs": jobs,
+        }
+
+
+def check(options: BenchOptions) -> None:
+    """Raise UserError for options that measure nothing."""
+    for name, low in (("repeats", 1), ("steps", 1), ("epochs", 1)):
+        if getattr(options, name) < low:
+            raise UserError(f"--{name} {getattr(options, name)}: expected at least {low}")
+    unknown = [job for job in options.jobs if job not in JOBS]
+    if unknown:
+        raise UserError(f"--jobs {' '.join(unknown)}: the jobs are {', '.join(JOBS)}")
+
+
+def chosen_precisions(options: BenchOptions, spec: ExperimentSpec, device: Device) -> dict[str, str]:
+    """Precision -> why it is measured; float32 always, as the tab computes in it."""
+    chosen = {"fp32": "the tab's"}
+    for name in options.precision:
+        resolved, reason = precision.resolve(spec.replace(precision=name), device)
+        chosen.setdefault(resolved.precision, reason)
+        if name == "auto":
+            console.print(f"precision auto is {resolved.precision}: {reason}")
+    return chosen
+
+
+def measure_jobs(
+    options: BenchOptions,
+    backend: Backend,
+    tab: TabProcess,
+    spec: ExperimentSpec,
+    precisions: list[str],
+    data: ImageData,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """The whole jobs that `options` ask for, on all images, in the last of `precisions`; a line each."""
+    if not options.jobs:
+        return []
+    linked = bench.link_images(data, folder, len(data.train) + len(data.test), spec.batch_size)
+    measured = []
+    for job in options.jobs:
+        chosen = spec.replace(strategy=job, precision=precisions[-1])
+        with console.status("") as status:
+            found = bench.whole_job(backend, tab, chosen, linked, status.update)
+        console.print(
+            f"{job}, {chosen.epochs} epochs, {chosen.precision}: the tab {found['tab_seconds']:.0f} s, "
+            f"ours {found['seconds']:.0f} s, {found['times_tab']:.2f} times as fast"
+        )
+        measured.append({"image_size": spec.image_size, "batch_size": spec.batch_size, **found})
+    return measured
+
+
+def show(result: Result) -> None:
+    """A table of what was measured at one image size and batch size."""
+    console.print(f"\n{result.image_size} px, batch {result.batch_size}", style="bold")
+    table = make_table("", "precision", "images/s", "of the tab", "of ready", "of a product")
+    order = [(job, way) for job in bench.PASSES for way in WAYS]
+    for case in sorted((c for c in result.cases if c.way in WAYS), key=lambda c: order.index((c.job, c.way))):
+        shares = [result.ratio(case, "tab"), result.ratio(case, "ready"), result.share_of_peak(case)]
+        texts = ["" if share is None or case.way == "input" else f"{share:.2f}" for share in shares]
+        if case.way == "tab":
+            texts = ["", "", texts[2]]
+        job = {"train": "training", "test": "evaluation"}[case.job]
+        table.add_row(f"{job}, {WAYS[case.way]}", case.precision, f"{case.rate:.1f}", *texts)
+    console.print(table)
+    for case in result.cases:
+        if case.job == "product":
+            rate = case.rate * 2 * bench.PRODUCT_SIDE**3 / 1e9
+            console.print(f"a matrix product reaches {rate:.0f} GFLOP/s in {case.precision}", style="dim")
