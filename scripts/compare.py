@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from common.record import RunRecord
 
 
+DEFAULT_SEEDS = 3
+
+
 def main(arguments: list[str]) -> int:
     """Run what is not done, make the report; return 1 if a run failed."""
     from scripts.options import CompareOptions, parse_strategies
@@ -25,13 +28,17 @@ def main(arguments: list[str]) -> int:
     options.output = options.output or Path("runs") / f"compare-{options.preset}"
     from common import experiment
     from common.errors import UserError
+    from common.spec import read_preset
     from scripts import comparing
     from scripts.comparison_view import ComparisonView
 
-    if options.seeds < 1 or options.jobs < 1:
+    seeds = options.seeds
+    if seeds is None:
+        seeds = read_preset(options.preset).get("seeds", DEFAULT_SEEDS)
+    if seeds < 1 or options.jobs < 1:
         raise UserError("--seeds and --jobs: expected at least 1")
     with experiment.reserved(options.output):
-        runs = comparing.plan_runs(options, arguments)
+        runs = comparing.plan_runs(options, seeds, arguments)
         with ComparisonView(runs) as view:
             comparing.Comparison(runs, options.jobs, view.on_change).work()
         records = comparing.records_of(runs)

@@ -58,7 +58,7 @@ class Run:
         return f"{self.spec.backend} {self.spec.strategy}, seed {self.spec.seed}"
 
 
-def plan_runs(options: CompareOptions, arguments: list[str]) -> list[Run]:
+def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list[Run]:
     """The runs that the options ask for, seed by seed, those that are complete already marked as done.
 
     Raises UserError for backends that cannot run the experiment, for data or weights that are not to be had, and where
@@ -68,7 +68,7 @@ def plan_runs(options: CompareOptions, arguments: list[str]) -> list[Run]:
     strategies = [parsed.spec for parsed in parse_strategies(CompareOptions, "compare", arguments)]
     specs = [
         spec.replace(backend=backend, seed=spec.seed + number)
-        for number in range(options.seeds)
+        for number in range(seeds)
         for spec in strategies
         for backend in names
     ]

@@ -159,8 +159,8 @@ class CompareOptions(SpecOptions):
     """Records of runs, or folders that are searched for them."""
     backends: tuple[str, ...] = ()
     """The backends to run; by default all four."""
-    seeds: int = 3
-    """How many seeds, counted from --seed."""
+    seeds: int | None = None
+    """How many seeds, counted from --seed; by default as many as the preset says, else 3."""
     jobs: int = 1
     """Runs at the same time, each with its share of the cores, and of the GPUs if there are several."""
     output: Path | None = None

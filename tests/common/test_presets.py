@@ -33,7 +33,7 @@ def test_a_preset_is_valid_for_every_strategy(name: str) -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_says_what_it_is(name: str) -> None:
     values = read_preset(name)
-    assert set(values) - {"notes", "strategy"} == {
+    assert set(values) - {"notes", "strategy", "seeds"} == {
         "description", "source", "command", "strategies", "expected", "spec",
     }  # fmt: skip
     assert values["description"]

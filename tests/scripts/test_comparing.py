@@ -38,7 +38,8 @@ def arguments_for(data: ImageData, *more: str) -> list[str]:
 
 
 def plan(arguments: list[str]) -> list[comparing.Run]:
-    return comparing.plan_runs(parse_strategies(CompareOptions, "compare", arguments)[0], arguments)
+    options = parse_strategies(CompareOptions, "compare", arguments)[0]
+    return comparing.plan_runs(options, options.seeds or 3, arguments)
 
 
 def test_every_backend_strategy_and_seed_is_run_and_reported(pictures, capsys) -> None:
