@@ -146,7 +146,9 @@ def test_strategies_of_which_the_same_holds_share_a_sentence(runs: Runs) -> None
 
 def test_runs_as_experiments_leave_them(monkeypatch: pytest.MonkeyPatch, pictures: ImageData, tmp_path: Path) -> None:
     monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
-    spec = ExperimentSpec(data=str(pictures.root), image_size=64, batch_size=8, epochs=1, learning_rate=0.0, workers=0)
+    spec = ExperimentSpec(
+        data=str(pictures.root), image_size=64, batch_size=8, epochs=1, learning_rate=0.0, workers=0, seed=2
+    )
     runs = Runs(tmp_path / "runs")
     for backend in ("torch", "jax"):
         for strategy in ("fine-tune", "scratch"):
