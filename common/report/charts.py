@@ -153,14 +153,7 @@ def _mean_and_seeds(axes: Axes, series: Mapping[str, Any], index: int, y: float,
     axes.plot([mean], [y], color=color, marker=marker, markersize=6.5, gid=_gid(series), zorder=4)
     if len(accuracy["values"]) > 1:
         heights = [y + drop] * len(accuracy["values"])
-        seeds: dict[str, Any] = {
-            "linestyle": "none",
-            "marker": "|",
-            "markersize": 6,
-            "color": color,
-            "gid": _gid(series),
-        }
-        axes.plot(accuracy["values"], heights, **seeds)
+        axes.plot(accuracy["values"], heights, "|", markersize=6, color=color, gid=_gid(series))
 
 
 def key(group: Mapping[str, Any], strategy: str, place: str) -> str:

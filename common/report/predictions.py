@@ -74,8 +74,10 @@ def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Answers | str
 
 
 def confusion(runs: Sequence[Answers], classes: int) -> dict[str, Any]:
-    """Counts over the runs, [true class][predicted class], the largest off the diagonal as (true class, predicted
-    class, count), and each class's precision and recall (NaN where undefined)."""
+    """Counts over the runs, [true class][predicted class], with each class's precision and recall (NaN: undefined).
+
+    `most_confused` holds the largest counts off the diagonal: true class, predicted class, count.
+    """
     labels = np.concatenate([run.labels for run in runs])
     top1 = np.concatenate([run.top1 for run in runs])
     precision, recall, _, support = precision_recall_fscore_support(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from common import record
 from common.fit import EpochMetrics, Predictions
 from common.folder import ImageData, Sample
 from common.record import RunRecord
+from common.report import build
 from common.spec import ExperimentSpec
 
 CLASSES = ("hotdog", "not-hotdog")
@@ -126,3 +128,31 @@ def add_grid(runs: Runs, backends: Sequence[str], seeds: Sequence[int], **spec: 
                 learning_rate=5e-4,
                 **spec,
             )
+
+
+def built(runs: Runs, **options: Any) -> dict[str, str]:
+    """The report's files as text, by kind."""
+    paths = build(runs.records, runs.folder.parent / "report", **options)
+    assert list(paths) == ["html", "md", "json"]
+    return {kind: path.read_text(encoding="utf-8") for kind, path in paths.items()}
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its text outside of style and script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._open = "", ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open not in ("style", "script"):
+            self.text += data
