@@ -125,5 +125,6 @@ for _name in backends.NAMES:
 for _name in environments.ENVIRONMENTS:
     add_environment_session(_name)
 add_command_session("run", "Run the experiment: -- --backend torch ...")
+add_command_session("sweep", "Vary the experiment: -- --vary learning_rate=1e-5..1e-1:log ...")
 add_command_session("compare", "Hold records side by side: -- runs/*/*/record.json")
 add_command_session("crosscheck", "Check that all backends compute the same: -- ...")
