@@ -69,7 +69,7 @@ def types(session: nox.Session) -> None:
 @nox.session(name="tests-common", venv_backend="none")
 def tests_common(session: nox.Session) -> None:
     """Test what knows no framework."""
-    command = ["-m", "pytest", "tests/common", "tests/scripts", *session.posargs]
+    command = ["-m", "pytest", "tests/common", "tests/scripts", "tests/browser", *session.posargs]
     session.run(python_of(session, "tools"), *command, external=True)
 
 
@@ -125,6 +125,7 @@ for _name in backends.NAMES:
 for _name in environments.ENVIRONMENTS:
     add_environment_session(_name)
 add_command_session("run", "Run the experiment: -- --backend torch ...")
+add_command_session("sweep", "Vary the experiment: -- --vary learning_rate=1e-5..1e-1:log ...")
 add_command_session("compare", "Run all backends with several seeds and leave one page: -- --preset demo --seeds 3 ...")
 add_command_session("crosscheck", "Check that all backends compute the same: -- ...")
 add_command_session("bench", "Measure one framework against the chapter's own way: -- --backend torch ...")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from common import experiment
+from common import experiment, weights
 from common.errors import UserError
 from common.fit import EpochMetrics, Predictions
 from common.record import MODEL, RunRecord
@@ -63,7 +63,10 @@ def without_strategy(arguments: list[str]) -> list[str]:
 
 
 def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) -> None:
-    """Raise UserError for a varied value that is none of its field's, before the first trial."""
+    """Raise UserError where a trial could not run: for a value that is none of its field's, or for bad data or weights.
+
+    Before there is a study, which a mistake would otherwise be part of.
+    """
     for variable in variables:
         for value in variable.grid:
             base = bases.get(str(value), next(iter(bases.values())))
@@ -71,6 +74,10 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
                 with_values(base, {variable.name: value})
             except UserError as error:
                 raise UserError(f"--vary {variable.name}: {error}") from error
+    for base in bases.values():
+        weights.read_for(base)
+        data = experiment.load_data(base)
+        experiment.settle(base.replace(classes=len(data.classes)), data)
 
 
 def run_trials(

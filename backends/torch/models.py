@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import torch
 import torchvision
@@ -50,10 +51,13 @@ def build_source(spec: ExperimentSpec) -> nn.Module:
     if spec.weights == "imagenet":
         try:
             return BUILDERS[spec.model](weights=ZOO_WEIGHTS)
-        except (OSError, RuntimeError) as error:
+        # Of a file in its cache torch checks nothing, so a damaged one shows itself only when it is read.
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().split("\n")[0]
             raise UserError(
-                f"weights = 'imagenet': torchvision could not download {spec.model} ({error}). Where there is no "
-                f"network, use --weights distilled, or put the file into {torch.hub.get_dir()}/checkpoints"
+                f"weights = 'imagenet': torchvision could not download and read {spec.model} ({reason}). Where there "
+                f"is no network, use --weights distilled, or put the file into {torch.hub.get_dir()}/checkpoints "
+                "(delete a damaged one there)"
             ) from error
     checkpoint = weights.read_for(spec)
     assert checkpoint is not None

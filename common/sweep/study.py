@@ -85,6 +85,7 @@ class Study:
 
         bases: the experiment for each strategy, before it is varied.
         """
+        check_journal(file)
         try:
             folder_of(file.absolute()).mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -15,6 +15,7 @@ import backends
 import scripts.run
 import scripts.show
 from common.folder import ImageData
+from common.spec import preset_names
 from scripts import command
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
@@ -325,11 +326,14 @@ def test_show_writes_the_grid(monkeypatch, capsys, pictures) -> None:
 def test_list_presets(monkeypatch, capsys) -> None:
     assert call(monkeypatch, scripts.run, "--list-presets") == 0
     printed = capsys.readouterr().out
-    assert "demo" in printed
-    assert "d2l" in printed
+    for name in preset_names():
+        assert f"\n{name}: " in f"\n{printed}"
+        assert f"python -m scripts.run --preset {name}\n" in printed.replace(" \n", "\n").replace("  ", "")
+    assert printed.count("Dive into Deep Learning, Fine-Tuning") == 8
+    assert max(map(len, printed.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", ["run", "show", "inspect", "crosscheck"])
+@pytest.mark.parametrize("name", ["run", "show", "inspect", "crosscheck", "sweep"])
 def test_help_needs_no_framework(name: str) -> None:
     frameworks = {module for modules in backends.REQUIRED_MODULES.values() for module in modules}
     code = (
