@@ -128,7 +128,8 @@ def differentiate(
     # A tape that watches only what trains computes no other gradients, whatever Keras calls trainable.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([variable.value for variable in variables])
-        logits = model(images, training=True)
+        # In mixed precision the head computes in bfloat16; the loss does not.
+        logits = tf.cast(model(images, training=True), model.layers[-1].kernel.dtype)
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         loss = tf.reduce_sum(losses) if spec.loss_reduction == "sum" else tf.reduce_mean(losses)
     return tape.gradient(loss, [variable.value for variable in variables]), losses, logits
@@ -152,7 +153,7 @@ def gradients(
 def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
     with tf.device(device_of(model)):
-        return model.predict_on_batch(images)
+        return np.asarray(model.predict_on_batch(images), model.layers[-1].kernel.dtype)
 
 
 def device_of(model: keras.Model) -> str:
