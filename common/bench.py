@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import fit, groups, pipeline, resnet, weights
+from common import decoded, fit, groups, pipeline, resnet, weights
 from common.errors import UserError
 from common.fit import Watch
 from common.folder import ImageData, Sample, read_folder
@@ -155,6 +155,7 @@ def run(
     assert spec.image_size is not None
     tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
     slices: dict[str, Slice] = {"train tab fp32": tab.train, "test tab fp32": tab.test}
+    data, _ = decoded.attach(spec, data, data.root / "decoded")
     for precision in precisions:
         slices.update(our_slices(backend, spec.replace(precision=precision), data))
     slices.update(input_slices(backend, spec, data))
@@ -248,6 +249,7 @@ def whole_job(
     tab_seconds = time.perf_counter() - start
     watch(f"{spec.strategy}, {spec.epochs} epochs: ours")
     start = time.perf_counter()
+    data, _ = decoded.attach(spec, data, data.root / "decoded")
     backend.train_fine_tuning(backend.build_models(spec).fine_tune, spec, data, watch=Quiet())
     seconds = time.perf_counter() - start
     return {

@@ -15,7 +15,7 @@ from flaxmodels.resnet.resnet import URLS
 from numpy.typing import NDArray
 
 from backends.contract import Models
-from backends.jax.runtime import dtype_of, find_device
+from backends.jax.runtime import compute_type, dtype_of, find_device
 from backends.jax.weights import read_flaxmodels_file, to_arrays, to_torchvision, to_variables
 from common import resnet, weights
 from common.errors import UserError
@@ -74,7 +74,7 @@ def make_module(spec: ExperimentSpec, classes: int) -> nn.Module:
     """The network without numbers."""
     # With pretrained="imagenet" flaxmodels opens its weights file anew each time the module is applied.
     return BUILDERS[spec.model](
-        output="logits", pretrained=None, normalize=False, num_classes=classes, dtype=dtype_of(spec)
+        output="logits", pretrained=None, normalize=False, num_classes=classes, dtype=compute_type(spec)
     )
 
 

@@ -56,6 +56,11 @@ def dtype_of(spec: ExperimentSpec) -> str:
     return precision.parameter_type(spec)
 
 
+def compute_type(spec: ExperimentSpec) -> str:
+    """The type that convolutions and the head compute in."""
+    return "bfloat16" if spec.precision == "bf16" else dtype_of(spec)
+
+
 def versions() -> dict[str, str]:
     """See `backends.contract.Backend.versions`."""
     return {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "flaxmodels", "grain")}
@@ -72,8 +77,7 @@ def peak_gpu_memory() -> int | None:
 
 def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
     """See `backends.contract.Backend.make_product`."""
-    kind = "bfloat16" if spec.precision == "bf16" else dtype_of(spec)
-    left, right = (jnp.ones((side, side), kind, device=find_device(spec)) for _ in range(2))
+    left, right = (jnp.ones((side, side), compute_type(spec), device=find_device(spec)) for _ in range(2))
     multiply = jax.jit(jnp.matmul, compiler_options=COMPILER_OPTIONS)
 
     def product() -> None:

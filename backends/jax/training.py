@@ -179,12 +179,14 @@ def forward(
     images: Array,
     momentum: float = 0.0,
 ) -> tuple[Array, Tree]:
-    """Logits and new running statistics, in which the batch has the share `momentum`; evaluation mode is nothing but
-    frozen statistics in every stage."""
+    """Logits, in the type of the parameters, and new running statistics, in which the batch has the share `momentum`.
+
+    Evaluation mode is nothing but frozen statistics in every stage.
+    """
     variables = {"params": params, "batch_stats": batch_stats}
     with nn.intercept_methods(batch_norm(module.architecture, frozen_statistics, momentum)):
         logits, changed = module.apply(variables, images.astype(module.dtype), mutable=["batch_stats"])
-    return logits, changed["batch_stats"]
+    return logits.astype(params["Dense_0"]["kernel"].dtype), changed["batch_stats"]
 
 
 def batch_norm(architecture: str, frozen_statistics: frozenset[str], momentum: float) -> Callable[..., Any]:
@@ -199,7 +201,9 @@ def batch_norm(architecture: str, frozen_statistics: frozenset[str], momentum: f
         layer = context.module
         if not isinstance(layer, ops.BatchNorm):
             return original(*arguments, **keywords)
-        (values,) = arguments
+        (inputs,) = arguments
+        # In bfloat16 a mean over many values would be off by more than training can bear.
+        values = inputs.astype(layer.get_variable("batch_stats", "mean").dtype)
         mean, variance = (layer.get_variable("batch_stats", name) for name in ("mean", "var"))
         if stages[layer.path] not in frozen_statistics:
             new_mean, new_variance = values.mean(axis=(0, 1, 2)), values.var(axis=(0, 1, 2))
@@ -207,7 +211,7 @@ def batch_norm(architecture: str, frozen_statistics: frozenset[str], momentum: f
             keep_statistics(layer, momentum, mean, new_mean, variance, new_variance, count)
             mean, variance = new_mean, new_variance
         scale = layer.get_variable("params", "scale") * jax.lax.rsqrt(variance + resnet.BATCH_NORM_EPSILON)
-        return (values - mean) * scale + layer.get_variable("params", "bias")
+        return ((values - mean) * scale + layer.get_variable("params", "bias")).astype(inputs.dtype)
 
     return intercept
 

@@ -158,7 +158,8 @@ def differentiate(
     # A tape that watches only what trains computes no other gradients, whatever Keras calls trainable.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([variable.value for variable in variables])
-        logits = model(images, training=True)
+        # In mixed precision the head computes in bfloat16; the loss does not.
+        logits = tf.cast(model(images, training=True), model.layers[-1].kernel.dtype)
         # TensorFlow's own cross-entropy takes it for granted that targets sum to 1; weighted ones do not.
         losses = -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=1)
         loss = tf.reduce_sum(losses) if spec.loss_reduction == "sum" else tf.reduce_mean(losses)
@@ -189,7 +190,7 @@ def gradients(
 def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
     with tf.device(device_of(model)):
-        return model.predict_on_batch(images)
+        return np.asarray(model.predict_on_batch(images), model.layers[-1].kernel.dtype)
 
 
 def device_of(model: keras.Model) -> str:

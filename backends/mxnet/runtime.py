@@ -92,6 +92,7 @@ def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
     left, right = (mx.np.ones((side, side), **place) for _ in range(2))
 
     def product() -> None:
-        mx.np.dot(left, right).wait_to_read()
+        # A dense layer's product is oneDNN's, like the convolutions; `dot` is OpenBLAS', several times slower.
+        mx.npx.fully_connected(left, right, num_hidden=side, no_bias=True).wait_to_read()
 
     return product
