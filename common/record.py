@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ def agreement(first: Path, second: Path) -> tuple[int, int, float] | None:
         try:
             with np.load(path.parent / PREDICTIONS) as stored:
                 loaded.append({name: stored[name] for name in ("logits", "names", "classes")})
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
     one, other = loaded
     if not all(np.array_equal(one[name], other[name]) for name in ("names", "classes")):
