@@ -89,6 +89,11 @@ class Backend(Protocol):
     def class_weight(self, model: Any, index: int) -> NDArray[Any]:
         """The head's weight vector for class `index`: (features,) float32."""
 
+    def head_of(self, model: Any) -> Any:
+        """A copy of the head as a model of its own, which takes feature vectors in the place of images. `Trainer`,
+        `logits`, `to_arrays` and `load_arrays` accept it; its names are those of the head, `fc.weight` and
+        `fc.bias`."""
+
     # training.py
 
     Trainer: type[Trainer]
@@ -101,6 +106,9 @@ class Backend(Protocol):
 
     def logits(self, model: Any, images: Any) -> NDArray[Any]:
         """(N, classes) float32 in evaluation mode."""
+
+    def features(self, model: Any, images: Any) -> NDArray[Any]:
+        """What the head sees, (N, features) float32, in evaluation mode."""
 
     def train_fine_tuning(
         self,
@@ -119,7 +127,8 @@ class Backend(Protocol):
     # inputs.py
 
     def from_shared(self, images: Images, labels: Labels) -> tuple[Any, Any]:
-        """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it."""
+        """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it; also
+        float32 feature vectors (N, features)."""
 
     def native_train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 import backends
-from common import datasets, fit, groups, imagenet, pipeline, record, resnet, weights
+from common import datasets, features, fit, groups, imagenet, pipeline, record, resnet, weights
 from common.errors import RunError, UserError
 from common.fit import EpochMetrics, History, Predictions, Watch
 from common.folder import ImageData
@@ -204,7 +204,14 @@ def describe_run(
 
 def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
     """The phases of an experiment as plain values."""
-    return [{**asdict(phase), "frozen_statistics": sorted(phase.frozen_statistics)} for phase in groups.phases(spec)]
+    return [
+        {
+            **asdict(phase),
+            "frozen_statistics": sorted(phase.frozen_statistics),
+            "reused_features": features.reused(spec, phase),
+        }
+        for phase in groups.phases(spec)
+    ]
 
 
 def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:

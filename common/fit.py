@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import groups, pipeline
+from common import features, groups, pipeline
 from common.errors import RunError
+from common.features import BatchSource, FeatureStore
 from common.folder import ImageData
 from common.spec import ExperimentSpec
 
@@ -80,7 +81,7 @@ class Watch:
     """Is told how training goes. This one prints a line an epoch, like the book's; `scripts.run` shows more."""
 
     def on_start(self, steps: int) -> None:
-        """Training begins; `steps` is the number of batches over all epochs, evaluation included."""
+        """Training begins; `steps` is the number of batches over all epochs, evaluation and features included."""
 
     def on_progress(self, steps: int, text: str) -> None:
         """`steps` more batches are done; `text` describes what is being done, with its speed."""
@@ -113,16 +114,20 @@ def fit(
     watch = watch or Watch()
     transform = pipeline.transform_for(spec)
     batches = [math.ceil(len(samples) / spec.batch_size) for samples in (data.train, data.test)]
-    watch.on_start(spec.epochs * sum(batches) or batches[1])
+    phases = [phase for phase in groups.phases(spec, param_group) if phase.epochs]
+    passes = spec.epochs + sum(features.reused(spec, phase) for phase in phases)
+    watch.on_start(passes * sum(batches) or batches[1])
     history = History()
-    for phase in groups.phases(spec, param_group):
-        if phase.epochs == 0:
-            continue
-        trainer = backend.Trainer(model, spec, phase)
+    for phase in phases:
+        store = FeatureStore(backend, model, watch) if features.reused(spec, phase) else None
+        trained, source = (store.head, store) if store else (model, pipeline)
+        trainer = backend.Trainer(trained, spec, phase)
         for _ in range(phase.epochs):
             epoch = len(history.epochs) + 1
-            loss, accuracy, seconds = train_epoch(backend, trainer, spec, transform, data, epoch, watch)
-            history.test = predict(backend, model, spec, transform, data, watch)
+            loss, accuracy, seconds = train_epoch(backend, trainer, spec, transform, data, epoch, watch, source)
+            if store:
+                backend.load_arrays(model, backend.to_arrays(store.head))
+            history.test = predict(backend, trained, spec, transform, data, watch, source)
             if not math.isfinite(history.test.loss):
                 raise Diverged(diverged(f"the test loss is {history.test.loss} after epoch {epoch}", spec))
             metrics = EpochMetrics(
@@ -132,7 +137,7 @@ def fit(
             history.epochs.append(metrics)
             watch.on_epoch(metrics, history.test)
     if history.test is None:
-        history.test = predict(backend, model, spec, transform, data, watch)
+        history.test = predict(backend, model, spec, transform, data, watch, pipeline)
     return history
 
 
@@ -152,12 +157,13 @@ def train_epoch(
     data: ImageData,
     epoch: int,
     watch: Watch,
+    source: BatchSource,
 ) -> tuple[float, float, float]:
     """One pass over the training samples: mean loss, accuracy and seconds."""
     start = time.perf_counter()
     loss_sum, correct, seen, unread = 0.0, 0, 0, 0
     steps = math.ceil(len(data.train) / spec.batch_size)
-    for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch), start=1):
+    for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch, source), start=1):
         trainer.train_step(images, labels)
         seen += len(labels)
         unread += 1
@@ -176,14 +182,20 @@ def train_epoch(
 
 
 def predict(
-    backend: Backend, model: Any, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, watch: Watch
+    backend: Backend,
+    model: Any,
+    spec: ExperimentSpec,
+    transform: pipeline.Transform,
+    data: ImageData,
+    watch: Watch,
+    source: BatchSource,
 ) -> Predictions:
     """The model's logits for every test sample, in order."""
     start = time.perf_counter()
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[np.int64]] = []
     seen = 0
-    for images, batch_labels in test_batches(backend, spec, transform, data):
+    for images, batch_labels in test_batches(backend, spec, transform, data, source):
         logits.append(backend.logits(model, images))
         labels.append(np.asarray(batch_labels, np.int64))
         seen += len(labels[-1])
@@ -196,23 +208,32 @@ def predict(
 
 
 def train_batches(
-    backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, epoch: int
+    backend: Backend,
+    spec: ExperimentSpec,
+    transform: pipeline.Transform,
+    data: ImageData,
+    epoch: int,
+    source: BatchSource,
 ) -> Iterator[tuple[Any, Any]]:
     """An epoch of shuffled, augmented training batches as the backend's Trainer takes them."""
     if spec.pipeline == "native":
         yield from backend.native_train_batches(spec, transform, data.train, epoch)
         return
-    for images, labels in pipeline.train_batches(spec, transform, data.train, epoch):
+    for images, labels in source.train_batches(spec, transform, data.train, epoch):
         yield backend.from_shared(images, labels)
 
 
 def test_batches(
-    backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData
+    backend: Backend,
+    spec: ExperimentSpec,
+    transform: pipeline.Transform,
+    data: ImageData,
+    source: BatchSource,
 ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
     """The test samples in order: images as the backend takes them, labels as NumPy."""
     if spec.pipeline == "native":
         for images, labels in backend.native_test_batches(spec, transform, data.test):
             yield images, np.asarray(labels, np.int64)
         return
-    for images, labels in pipeline.test_batches(spec, transform, data.test):
+    for images, labels in source.test_batches(spec, transform, data.test):
         yield backend.from_shared(images, labels)[0], labels

@@ -39,7 +39,7 @@ class Transform:
 
     image_size: int
     resize_size: int
-    train_crop: Literal["random_resized_crop", "resize_random_crop"]
+    train_crop: Literal["random_resized_crop", "resize_random_crop", "none"]
     test_resize: Literal["short_side", "squash"]
     flip: bool
     channel_order: Literal["RGB", "BGR"]
@@ -102,6 +102,8 @@ def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int,
     if transform.train_crop == "random_resized_crop":
         box = random_crop_box(image.width, image.height, draws[1:])
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    elif transform.train_crop == "none":
+        image = crop_for_test(image, transform)
     else:
         image = resize_for_test(image, transform)
         left, top = (int(draw * (side - size + 1)) for draw, side in zip(draws[1:3], image.size, strict=True))
@@ -113,9 +115,14 @@ def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int,
 
 def test_image(image: Image.Image, transform: Transform) -> Images:
     """One test image (H, W, 3), float32, normalised: resized, then cropped at the centre."""
-    image = resize_for_test(image, transform)
-    left, top = (round((side - transform.image_size) / 2) for side in image.size)
-    return normalise(image.crop((left, top, left + transform.image_size, top + transform.image_size)), transform)
+    return normalise(crop_for_test(image, transform), transform)
+
+
+def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
+    """The square of the transform's size at the centre of the resized image."""
+    image, size = resize_for_test(image, transform), transform.image_size
+    left, top = (round((side - size) / 2) for side in image.size)
+    return image.crop((left, top, left + size, top + size))
 
 
 def resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:

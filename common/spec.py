@@ -71,13 +71,17 @@ class ExperimentSpec:
     resize_size: int | None = None
     """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
     to `image_size`."""
-    train_crop: Literal["random_resized_crop", "resize_random_crop"] = "random_resized_crop"
-    """Training crop: of random area and aspect ratio, or of fixed size at a random place of the resized image."""
+    train_crop: Literal["random_resized_crop", "resize_random_crop", "none"] = "random_resized_crop"
+    """Training crop: of random area and aspect ratio, of fixed size at a random place of the resized image, or none:
+    training images are resized and cropped as the test's are."""
     test_resize: Literal["short_side", "squash"] = "short_side"
     """Resizing before the test's centre crop: the short side to `resize_size`, or both sides (the chapter's way,
     which changes the aspect ratio)."""
     flip: bool = True
     """Mirror half of the training images."""
+    reuse_features: Literal["auto", "never"] = "auto"
+    """Compute the features of each image once and train the head on them, wherever that gives the same numbers: the
+    whole backbone is frozen, nothing is augmented (train_crop is none, flip is off) and the pipeline is shared."""
 
     strategy: Strategy = "fine-tune"
     """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
@@ -128,6 +132,11 @@ class ExperimentSpec:
     def mean_learning_rate(self) -> float:
         """The learning rate that does the same with the loss averaged over a full batch."""
         return self.learning_rate * (self.batch_size if self.loss_reduction == "sum" else 1)
+
+    @property
+    def augments(self) -> bool:
+        """Whether a training image differs from epoch to epoch."""
+        return self.train_crop != "none" or self.flip
 
     def replace(self, **changes: Any) -> ExperimentSpec:
         """A copy with `changes`; raises UserError as the constructor does, also for a name that is no field."""

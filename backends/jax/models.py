@@ -10,6 +10,7 @@ import flax.linen as nn
 import flaxmodels
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flaxmodels.resnet.resnet import URLS
 from numpy.typing import NDArray
@@ -48,6 +49,18 @@ class Model:
         """Where the numbers are; computations with them run there."""
         (device,) = self.params["Dense_0"]["kernel"].devices()
         return device
+
+
+class Head(nn.Module):
+    """The last layer of flaxmodels' ResNet, under the same name."""
+
+    architecture: str
+    num_classes: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return nn.Dense(self.num_classes, dtype=self.dtype)(features)
 
 
 def build_models(spec: ExperimentSpec) -> Models:
@@ -128,3 +141,10 @@ def head_shape(model: Model) -> tuple[int, ...]:
 def class_weight(model: Model, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return np.array(model.params["Dense_0"]["kernel"][:, index], np.float32)
+
+
+def head_of(model: Model) -> Model:
+    """See `backends.contract.Backend.head_of`."""
+    module = Head(model.module.architecture, model.module.num_classes, model.module.dtype)
+    # A copy of the numbers themselves: training gives the old ones' memory away.
+    return Model(module, {"Dense_0": jax.tree.map(jnp.copy, model.params["Dense_0"])}, {})

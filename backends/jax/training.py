@@ -129,16 +129,18 @@ def make_optimizer(recipe: Recipe, rates: Rates, architecture: str) -> optax.Gra
         else:
             descent = optax.sgd(rate, momentum=0.9 if recipe.optimizer == "momentum" else None)
         transforms[stage] = optax.chain(optax.add_decayed_weights(rates.weight_decay), descent)
-    return optax.multi_transform(transforms, stage_labels(architecture))
+    return optax.multi_transform(transforms, functools.partial(stage_labels, architecture))
 
 
-def stage_labels(architecture: str) -> Tree:
+def stage_labels(architecture: str, params: Tree) -> Tree:
     """The tree of parameters with the stage of each in its place."""
-    paths = {name: path for name, path in flax_paths(architecture).items() if not resnet.is_statistic(name)}
+    leaves = flatten_dict(params)
+    paths = {name: path[1:] for name, path in flax_paths(architecture).items() if path[1:] in leaves}
+    paths = {name: path for name, path in paths.items() if not resnet.is_statistic(name)}
     stages = groups.by_stage(paths)
-    if sorted(name for names in stages.values() for name in names) != sorted(paths):
+    if sorted(paths[name] for names in stages.values() for name in names) != sorted(leaves):
         raise RuntimeError("each trained parameter must be in exactly one parameter group")
-    return unflatten_dict({paths[name][1:]: stage for stage, names in stages.items() for name in names})
+    return unflatten_dict({paths[name]: stage for stage, names in stages.items() for name in names})
 
 
 def loss_of(
@@ -163,7 +165,7 @@ def forward(
     variables = {"params": params, "batch_stats": batch_stats}
     with nn.intercept_methods(batch_norm(module.architecture, frozen_statistics)):
         logits, changed = module.apply(variables, images.astype(module.dtype), mutable=["batch_stats"])
-    return logits, changed["batch_stats"]
+    return logits, changed.get("batch_stats", {})
 
 
 def batch_norm(architecture: str, frozen_statistics: frozenset[str]) -> Callable[..., Any]:
@@ -249,6 +251,23 @@ def logits(model: Model, images: Array) -> NDArray[np.floating]:
 def compiled_logits(module: nn.Module, params: Tree, batch_stats: Tree, images: Array) -> Array:
     """Logits in evaluation mode."""
     return forward(module, params, batch_stats, frozenset(STAGES), images)[0]
+
+
+def features(model: Model, images: Array) -> NDArray[np.float32]:
+    """See `backends.contract.Backend.features`."""
+    return np.array(compiled_features(model.module, model.params, model.batch_stats, images), np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("module",), compiler_options=COMPILER_OPTIONS)
+def compiled_features(module: nn.Module, params: Tree, batch_stats: Tree, images: Array) -> Array:
+    """What the head sees: the network's output when the head passes its input on."""
+    with nn.intercept_methods(without_head):
+        return forward(module, params, batch_stats, frozenset(STAGES), images)[0]
+
+
+def without_head(original: Callable[..., Any], arguments: tuple, keywords: dict, context: Any) -> Any:
+    """An interceptor in which dense layers do nothing."""
+    return arguments[0] if isinstance(context.module, nn.Dense) else original(*arguments, **keywords)
 
 
 def zero_sums(model: Model) -> tuple[Array, Array]:

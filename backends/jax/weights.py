@@ -25,7 +25,8 @@ FlaxPath = tuple[str, ...]
 def to_arrays(model: Model) -> Arrays:
     """See `backends.contract.Backend.to_arrays`."""
     tree = flatten_dict(model.variables)
-    return {name: to_torchvision(tree[path]) for name, path in flax_paths(model.module.architecture).items()}
+    paths = flax_paths(model.module.architecture)
+    return {name: to_torchvision(tree[path]) for name, path in paths.items() if path in tree}
 
 
 def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -38,7 +39,7 @@ def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
             raise ValueError(f"{name} has shape {to_torchvision(old).shape}, not {array.shape}")
         tree[paths[name]] = jnp.array(new, old.dtype, device=model.device)
     variables = unflatten_dict(tree)
-    model.params, model.batch_stats = variables["params"], variables["batch_stats"]
+    model.params, model.batch_stats = variables["params"], variables.get("batch_stats", {})
 
 
 def to_variables(architecture: str, arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backends.contract import Models
 from backends.keras.runtime import FLOAT_TYPES, find_device
-from backends.keras.weights import load_arrays, to_arrays
+from backends.keras.weights import HEAD, load_arrays, to_arrays
 from common import resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
@@ -128,3 +128,14 @@ def head_shape(model: keras.Model) -> tuple[int, ...]:
 def class_weight(model: keras.Model, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return model.layers[-1].kernel.numpy()[:, index].astype("float32")
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """See `backends.contract.Backend.head_of`."""
+    layer = model.layers[-1]
+    with tf.device(layer.kernel.value.device):
+        inputs, copied = keras.Input(layer.kernel.shape[:1]), type(layer).from_config(layer.get_config())
+        head = keras.Model(inputs, copied(inputs), name=HEAD)
+        head.set_weights(model.get_weights()[-2:])
+    head.jit_compile = False
+    return head

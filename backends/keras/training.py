@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import backends.keras
-from backends.keras.weights import keras_name, named_variables
+from backends.keras.weights import keras_name, named_variables, torchvision_names
 from common import fit, groups, resnet
 from common.fit import History, Watch
 from common.folder import ImageData
@@ -36,7 +36,7 @@ class Trainer:
             self.loss_sum = tf.Variable(0, dtype=tf.float64, trainable=False)
             self.correct = tf.Variable(0, dtype=tf.int64, trainable=False)
         # One graph for all batch and image sizes.
-        images, labels = tf.TensorSpec((None, None, None, 3), tf.float32), tf.TensorSpec((None,), tf.int64)
+        images, labels = tf.TensorSpec(model.inputs[0].shape, tf.float32), tf.TensorSpec((None,), tf.int64)
         self.compiled_step = tf.function(self.step, input_signature=(images, labels), autograph=False)
 
     def train_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
@@ -114,7 +114,7 @@ def trained_variables(model: keras.Model, phase: Phase) -> dict[str, keras.Varia
 
 def set_mode(model: keras.Model, phase: Phase) -> None:
     """Let the BatchNorm layers whose statistics are frozen use these and leave them as they are."""
-    for name in resnet.shapes(model.name):
+    for name in torchvision_names(model):
         if name.endswith("running_var"):
             # In Keras this freezes gamma and beta too; `differentiate` doesn't ask for it, so they train.
             layer = model.get_layer(keras_name(model.name, name.removesuffix(".running_var")))
@@ -153,6 +153,13 @@ def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
     with tf.device(device_of(model)):
         return model.predict_on_batch(images)
+
+
+def features(model: keras.Model, images: tf.Tensor) -> NDArray[np.float32]:
+    """See `backends.contract.Backend.features`."""
+    backbone = keras.Model(model.inputs, model.layers[-1].input)
+    with tf.device(device_of(model)):
+        return backbone(images, training=False).numpy().astype("float32", copy=False)
 
 
 def device_of(model: keras.Model) -> str:

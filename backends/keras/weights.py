@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from common import resnet
 from common.weights import Arrays, to_channels_first, to_channels_last
 
+# The name of a model that is a head alone.
+HEAD = "head"
 # Kind of layer -> last part of torchvision's name -> the layer's attribute.
 ATTRIBUTES = {
     "Dense": {"weight": "kernel", "bias": "bias"},
@@ -44,10 +46,10 @@ def load_arrays(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """Every parameter and running statistic by torchvision's name, in torchvision's order.
 
-    The model's own name says its architecture. Raises RuntimeError for a variable that has no such name.
+    Raises RuntimeError for a variable that has no such name.
     """
     variables = {}
-    for name in resnet.shapes(model.name):
+    for name in torchvision_names(model):
         layer_name, part = name.rsplit(".", 1)
         layer = model.layers[-1] if layer_name == "fc" else model.get_layer(keras_name(model.name, layer_name))
         kind = next(kind for kind in ATTRIBUTES if isinstance(layer, getattr(keras.layers, kind)))
@@ -56,6 +58,11 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     if unnamed:
         raise RuntimeError(f"torchvision has no name for {', '.join(sorted(unnamed))}")
     return variables
+
+
+def torchvision_names(model: keras.Model) -> tuple[str, ...]:
+    """The names of a model's parameters and statistics; its own name says its architecture."""
+    return resnet.HEAD if model.name == HEAD else tuple(resnet.shapes(model.name))
 
 
 def keras_name(architecture: str, layer: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from backends.contract import Models
 from backends.mxnet.runtime import DTYPES, find_device
-from backends.mxnet.weights import load_arrays, named_parameters, to_arrays
+from backends.mxnet.weights import Head, load_arrays, named_parameters, to_arrays
 from common import resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
@@ -102,3 +102,14 @@ def head_shape(model: HybridBlock) -> tuple[int, ...]:
 def class_weight(model: HybridBlock, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return model.output.weight.data()[index].asnumpy().astype("float32")
+
+
+def head_of(model: HybridBlock) -> HybridBlock:
+    """See `backends.contract.Backend.head_of`."""
+    weight = model.output.weight
+    head = Head(*weight.shape)
+    head.initialize(ctx=weight.list_ctx())
+    head.cast(weight.dtype)
+    load_arrays(head, {name: array for name, array in to_arrays(model).items() if name.startswith("fc.")})
+    compile_network(head)
+    return head

@@ -54,7 +54,7 @@ class Trainer:
         losses, logits = backward(self.model, self.phase, images, labels)
         # Trainer.step divides the gradient of the sum by its argument.
         self.optimizer.step(1 if self.spec.loss_reduction == "sum" else len(labels))
-        if self.unbias:
+        if moving and self.unbias:
             self.unbias_variances(moving, before, images.shape)
         self.loss_sum += losses.sum(dtype="float64")
         self.correct += (logits.argmax(axis=1) == labels).sum()
@@ -207,6 +207,12 @@ def gradients(
 def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
     """See `backends.contract.Backend.logits`: outside autograd.record, Gluon computes in evaluation mode."""
     return model(to_model(model, images)).asnumpy()
+
+
+def features(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.float32]:
+    """See `backends.contract.Backend.features`."""
+    vectors = model.features(to_model(model, images))
+    return vectors.reshape(len(vectors), -1).asnumpy().astype("float32", copy=False)
 
 
 def to_model(model: HybridBlock, images: np.ndarray) -> np.ndarray:

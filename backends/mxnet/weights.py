@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mxnet.gluon import HybridBlock, Parameter
+from mxnet import np
+from mxnet.gluon import HybridBlock, Parameter, nn
 from mxnet.gluon.model_zoo.vision import ResNetV2
 from numpy.typing import NDArray
 
 from common import resnet
 from common.weights import Arrays
+
+
+class Head(HybridBlock):
+    """The last layer of the model zoo's ResNets, under the same name."""
+
+    def __init__(self, classes: int, features: int) -> None:
+        super().__init__()
+        self.output = nn.Dense(classes, in_units=features)
+
+    def hybrid_forward(self, F: Any, features: np.ndarray) -> np.ndarray:
+        return self.output(features)
 
 
 def to_arrays(model: HybridBlock) -> Arrays:
@@ -30,6 +42,7 @@ def load_arrays(model: HybridBlock, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def named_parameters(model: HybridBlock) -> dict[str, Parameter]:
     """Every parameter and running statistic by torchvision's name; Gluon calls them all parameters."""
-    classes = model.output.weight.shape[0]
-    names = resnet.shapes("resnet18_v2" if isinstance(model, ResNetV2) else "resnet18", classes)
+    names = resnet.HEAD
+    if not isinstance(model, Head):
+        names = resnet.shapes("resnet18_v2" if isinstance(model, ResNetV2) else "resnet18")
     return dict(zip(names, model.collect_params().values(), strict=True))

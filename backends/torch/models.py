@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import torch
 import torchvision
@@ -64,3 +65,8 @@ def head_shape(model: nn.Module) -> tuple[int, ...]:
 def class_weight(model: nn.Module, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return model.fc.weight[index].detach().float().cpu().numpy().copy()
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """See `backends.contract.Backend.head_of`."""
+    return nn.Sequential(OrderedDict(fc=copy.deepcopy(model.fc)))

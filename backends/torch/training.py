@@ -118,6 +118,15 @@ def logits(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
     return model(to_model(model, images)).cpu().numpy()
 
 
+@torch.no_grad()
+def features(model: nn.Module, images: Tensor) -> NDArray[np.float32]:
+    """See `backends.contract.Backend.features`."""
+    model.eval()
+    # torchvision's ResNet calls its children in their order; the last is the head.
+    backbone = nn.Sequential(*list(model.children())[:-1], nn.Flatten())
+    return backbone(to_model(model, images)).float().cpu().numpy()
+
+
 def to_model(model: nn.Module, images: Tensor) -> Tensor:
     """Images on the model's device and in its precision."""
     return images.to(model.fc.weight, non_blocking=True)

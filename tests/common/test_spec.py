@@ -49,6 +49,7 @@ def test_it_is_frozen() -> None:
         ("pipeline", "dali", "shared, native"),
         ("train_crop", "five", "random_resized_crop"),
         ("test_resize", "stretch", "short_side, squash"),
+        ("reuse_features", "always", "auto, never"),
         ("flip", "yes", "true or false"),
         ("weights", "", "distilled"),
         ("weights", None, "text"),
