@@ -31,7 +31,7 @@ class Models:
     pretrained: Any
     """The source network with its 1000-way head."""
     fine_tune: Any
-    """The source network's backbone under a new head."""
+    """The source network's backbone under a new head; with the strategy `lora`, its convolutions have adapters."""
     scratch: Any
     """The same network with random values everywhere."""
 
@@ -143,8 +143,10 @@ class Backend(Protocol):
     # weights.py
 
     def to_arrays(self, model: Any) -> Arrays:
-        """Every parameter and running statistic by torchvision's name, in torchvision's layout: copies."""
+        """Every parameter and running statistic by torchvision's name, in torchvision's layout: copies. Adapters
+        (common.lora) are merged into the weights of their convolutions."""
 
     def load_arrays(self, model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Set the named parameters and statistics, leave the others; raises KeyError for an unknown name and
-        ValueError for a wrong shape."""
+        """Set the named parameters, adapters and statistics, leave the others; raises KeyError for an unknown name
+        and ValueError for a wrong shape. The adapter of a convolution that is set returns to zero, unless it is named
+        too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 import backends
-from common import datasets, features, fit, groups, imagenet, pipeline, record, resnet, weights
+from common import datasets, features, fit, groups, imagenet, lora, pipeline, record, resnet, weights
 from common.errors import RunError, UserError
 from common.fit import EpochMetrics, History, Predictions, Watch
 from common.folder import ImageData
@@ -231,14 +232,18 @@ def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> di
 
 
 def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
-    """Numbers of parameters: in all, by stage, and those trained in the last phase. Statistics do not count."""
+    """Numbers of parameters: in all, by stage, and those trained in the last phase. Statistics do not count, nor do
+    adapters but among the trained: in the end they are part of the convolutions."""
     sizes = {name: array.size for name, array in backend.to_arrays(model).items() if not resnet.is_statistic(name)}
     stages = {stage: sum(sizes[name] for name in names) for stage, names in groups.by_stage(sizes).items()}
     last = [phase for phase in groups.phases(spec) if phase.epochs or not spec.epochs][-1]
+    if last.adapters:
+        adapters = lora.shapes(resnet.architecture(spec.backend, spec.model), spec.lora_rank)
+        sizes.update({name: math.prod(shape) for name, shape in adapters.items()})
     return {
         "parameters": sum(stages.values()),
         "parameters_by_stage": stages,
-        "trained_parameters": sum(stages[stage] for stage in last.trained_stages),
+        "trained_parameters": sum(size for name, size in sizes.items() if last.trains(name)),
     }
 
 

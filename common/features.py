@@ -63,7 +63,10 @@ def describe(spec: ExperimentSpec, phase: Phase) -> str | None:
 
 
 class FeatureStore:
-    """The features of every sample asked for, and the head that trains on them."""
+    """The features of every sample asked for, and the head that trains on them.
+
+    Features are computed when they are first asked for, so that the first epoch of a phase counts their time.
+    """
 
     def __init__(self, backend: Backend, model: Any, watch: Watch) -> None:
         self.backend, self.model, self.watch = backend, model, watch

@@ -15,7 +15,7 @@ from common.errors import UserError
 
 BackendName = Literal["torch", "keras", "jax", "mxnet"]
 ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
-Strategy = Literal["fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative"]
+Strategy = Literal["fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "lora"]
 
 # The networks each framework's own model libraries offer.
 MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
@@ -86,11 +86,16 @@ class ExperimentSpec:
     strategy: Strategy = "fine-tune"
     """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
     alone (feature-extraction), first the head and then everything (warm-up), the last stages and the head (partial),
-    or early, late and head at three rates (discriminative)."""
+    early, late and head at three rates (discriminative), or the head and low-rank adapters beside the backbone's
+    convolutions, whose own weights stay like everything of BatchNorm (lora)."""
     warm_up_epochs: int = 2
     """Epochs that the strategy `warm-up` trains the head alone, out of `epochs`."""
     partial_stages: int = 2
     """Stages of the backbone, counted from the last, that the strategy `partial` trains."""
+    lora_rank: int = 4
+    """Rank of the adapters of the strategy `lora`."""
+    lora_alpha: float = 16.0
+    """What the strategy `lora` adds to a convolution's weight is `lora_alpha / lora_rank` times its adapter."""
     batch_size: int = 128
     """Images a step."""
     epochs: int = 5
@@ -132,6 +137,11 @@ class ExperimentSpec:
     def mean_learning_rate(self) -> float:
         """The learning rate that does the same with the loss averaged over a full batch."""
         return self.learning_rate * (self.batch_size if self.loss_reduction == "sum" else 1)
+
+    @property
+    def lora_scale(self) -> float:
+        """What an adapter is multiplied by before it is added to its convolution's weight."""
+        return self.lora_alpha / self.lora_rank
 
     @property
     def augments(self) -> bool:
@@ -211,10 +221,17 @@ def check_ranges(spec: ExperimentSpec) -> None:
     """Raise UserError for a value out of range, or for values that contradict each other."""
     smallest = {
         "train_limit": 2, "test_limit": 2, "classes": 2, "image_size": 32, "resize_size": 32, "batch_size": 1,
-        "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "learning_rate": 0, "head_multiple": 0,
+        "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "lora_rank": 1, "learning_rate": 0, "head_multiple": 0,
         "weight_decay": 0, "seed": 0, "workers": 0,
     }  # fmt: skip
-    largest = {"partial_stages": 4, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1, "workers": 256}
+    largest = {
+        "partial_stages": 4,
+        "lora_rank": 64,
+        "image_size": 4096,
+        "resize_size": 4096,
+        "seed": 2**32 - 1,
+        "workers": 256,
+    }
     for name, low in smallest.items():
         value = getattr(spec, name)
         if value is not None and value < low:
@@ -223,6 +240,8 @@ def check_ranges(spec: ExperimentSpec) -> None:
         value = getattr(spec, name)
         if value is not None and value > high:
             raise UserError(f"{name} = {value}: expected at most {high}")
+    if spec.lora_alpha <= 0:
+        raise UserError(f"lora_alpha = {spec.lora_alpha}: expected above 0")
     for f in fields(StageMultiples):
         value = getattr(spec.stage_multiples, f.name)
         if not _fits(value, float) or value < 0:

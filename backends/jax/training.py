@@ -29,6 +29,8 @@ from common.groups import STAGES, Phase
 from common.spec import ExperimentSpec
 
 Tree = dict[str, Any]
+# The group of parameters that do not learn.
+FROZEN = "frozen"
 
 
 def train_fine_tuning(
@@ -44,7 +46,8 @@ class Recipe:
 
     optimizer: str
     loss_reduction: str
-    trained_stages: tuple[str, ...]
+    trained: tuple[str, ...]
+    """The parameters that learn, by torchvision's name."""
     frozen_statistics: frozenset[str]
 
 
@@ -71,7 +74,7 @@ class Trainer:
 
     def __init__(self, model: Model, spec: ExperimentSpec, phase: Phase) -> None:
         self.model = model
-        self.recipe = Recipe(spec.optimizer, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics)
+        self.recipe = Recipe(spec.optimizer, spec.loss_reduction, trained_names(model, phase), phase.frozen_statistics)
         learning_rates = {stage: spec.learning_rate * phase.multiples[stage] for stage in phase.trained_stages}
         self.rates = Rates(learning_rates, spec.weight_decay)
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
@@ -117,30 +120,37 @@ def update(module: nn.Module, recipe: Recipe, state: State, rates: Rates, images
 
 
 def make_optimizer(recipe: Recipe, rates: Rates, architecture: str) -> optax.GradientTransformation:
-    """One optimizer a trained stage; raises RuntimeError for a parameter in no stage or in two.
+    """One optimizer a trained stage; raises RuntimeError for a trained parameter in no stage or in two.
 
-    A frozen stage's changes are set to zero, and XLA leaves out the gradients that nothing reads any more.
+    Frozen parameters' changes are set to zero, and XLA leaves out the gradients that nothing reads any more.
     """
-    transforms = {stage: optax.set_to_zero() for stage in STAGES}
-    for stage in recipe.trained_stages:
-        rate = rates.learning_rates[stage]
+    transforms = {FROZEN: optax.set_to_zero()}
+    for stage, rate in rates.learning_rates.items():
         if recipe.optimizer == "adam":
             descent = optax.adam(rate)
         else:
             descent = optax.sgd(rate, momentum=0.9 if recipe.optimizer == "momentum" else None)
         transforms[stage] = optax.chain(optax.add_decayed_weights(rates.weight_decay), descent)
-    return optax.multi_transform(transforms, functools.partial(stage_labels, architecture))
+    return optax.multi_transform(transforms, functools.partial(group_labels, architecture, recipe.trained))
 
 
-def stage_labels(architecture: str, params: Tree) -> Tree:
-    """The tree of parameters with the stage of each in its place."""
-    leaves = flatten_dict(params)
-    paths = {name: path[1:] for name, path in flax_paths(architecture).items() if path[1:] in leaves}
-    paths = {name: path for name, path in paths.items() if not resnet.is_statistic(name)}
-    stages = groups.by_stage(paths)
-    if sorted(paths[name] for names in stages.values() for name in names) != sorted(leaves):
-        raise RuntimeError("each trained parameter must be in exactly one parameter group")
-    return unflatten_dict({paths[name]: stage for stage, names in stages.items() for name in names})
+def group_labels(architecture: str, trained: tuple[str, ...], params: Tree) -> Tree:
+    """The tree of parameters with its stage in the place of each that is trained, and FROZEN in that of the others."""
+    paths = flax_paths(architecture)
+    labels = dict.fromkeys(flatten_dict(params), FROZEN)
+    for stage, names in groups.by_stage(trained).items():
+        for name in names:
+            if labels.get(paths[name][1:]) != FROZEN:
+                raise RuntimeError("each trained parameter must be in exactly one parameter group")
+            labels[paths[name][1:]] = stage
+    return unflatten_dict(labels)
+
+
+def trained_names(model: Model, phase: Phase) -> tuple[str, ...]:
+    """The parameters of a model that a phase trains, in the order of the forward pass."""
+    leaves = flatten_dict(model.variables)
+    paths = flax_paths(model.module.architecture).items()
+    return tuple(name for name, path in paths if path in leaves and phase.trains(name))
 
 
 def loss_of(
@@ -207,7 +217,7 @@ def keep_statistics(
 def gradients(model: Model, spec: ExperimentSpec, phase: Phase, images: Array, labels: Array) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
     tree = compiled_gradients(
-        model.module, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, model.params,
+        model.module, spec.loss_reduction, trained_names(model, phase), phase.frozen_statistics, model.params,
         model.batch_stats, images, labels,
     )  # fmt: skip
     # jit returns a dictionary in the order of its sorted keys; this is the order of the forward pass.
@@ -216,13 +226,13 @@ def gradients(model: Model, spec: ExperimentSpec, phase: Phase, images: Array, l
 
 @functools.partial(
     jax.jit,
-    static_argnames=("module", "reduction", "trained_stages", "frozen_statistics"),
+    static_argnames=("module", "reduction", "trained", "frozen_statistics"),
     compiler_options=COMPILER_OPTIONS,
 )
 def compiled_gradients(
     module: nn.Module,
     reduction: str,
-    trained_stages: tuple[str, ...],
+    trained: tuple[str, ...],
     frozen_statistics: frozenset[str],
     params: Tree,
     batch_stats: Tree,
@@ -235,11 +245,7 @@ def compiled_gradients(
     )
     flat = flatten_dict(gradient)
     paths = flax_paths(module.architecture)
-    return {
-        name: flat[path[1:]]
-        for name, path in paths.items()
-        if not resnet.is_statistic(name) and groups.stage_of(name) in trained_stages
-    }
+    return {name: flat[paths[name][1:]] for name in trained}
 
 
 def logits(model: Model, images: Array) -> NDArray[np.floating]:

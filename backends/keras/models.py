@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from backends.contract import Models
 from backends.keras.runtime import FLOAT_TYPES, find_device
 from backends.keras.weights import HEAD, load_arrays, to_arrays
-from common import resnet, weights
+from common import lora, resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -31,6 +31,8 @@ def build_models(spec: ExperimentSpec) -> Models:
             load_arrays(pretrained, source)
             fine_tune = build_network(backbone, spec, spec.classes)
             load_arrays(fine_tune, {name: array for name, array in source.items() if not name.startswith("fc.")})
+            if spec.strategy == "lora":
+                add_adapters(fine_tune, spec)
         scratch = build_network(backbone, spec, spec.classes)
         # Otherwise Keras' own initial values stay: Glorot-uniform kernels and zero biases.
         if spec.initial_values == "shared":
@@ -77,6 +79,14 @@ def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
         # keras.applications leaves the momentum at 0.99, with which 80 steps hardly move the statistics.
         return BatchNormalization.from_config({**config, "momentum": 1 - resnet.BATCH_NORM_MOMENTUM})
     return type(layer).from_config(config)
+
+
+def add_adapters(model: keras.Model, spec: ExperimentSpec) -> None:
+    """Put an adapter beside every convolution: Keras' own, which are those of common.lora, in float32 always."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.enable_lora(spec.lora_rank, spec.lora_alpha)
+    load_arrays(model, lora.initial(model.name, spec.lora_rank, spec.seed))
 
 
 class BatchNormalization(keras.layers.BatchNormalization):

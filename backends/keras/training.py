@@ -104,12 +104,8 @@ class Adam(keras.optimizers.Adam):
 
 
 def trained_variables(model: keras.Model, phase: Phase) -> dict[str, keras.Variable]:
-    """The parameters of the stages whose multiple is above zero, by torchvision's name."""
-    return {
-        name: variable
-        for name, variable in named_variables(model).items()
-        if not resnet.is_statistic(name) and phase.multiples[groups.stage_of(name)] > 0
-    }
+    """What a phase trains, by torchvision's name."""
+    return {name: variable for name, variable in named_variables(model).items() if phase.trains(name)}
 
 
 def set_mode(model: keras.Model, phase: Phase) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import backends.torch
+from backends.torch.weights import named_parameters
 from common import fit, groups
 from common.fit import History, Watch
 from common.folder import ImageData
@@ -55,8 +56,8 @@ class Trainer:
 
 def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torch.optim.Optimizer:
     """An optimizer with a parameter group for each trained stage; raises RuntimeError for a parameter in none."""
-    parameters = dict(model.named_parameters())
-    stages = groups.by_stage(parameters)
+    parameters = named_parameters(model)
+    stages = groups.by_stage(filter(phase.trains, parameters))
     parameter_groups = [
         {
             "params": [parameters[name] for name in stages[stage]],
@@ -76,9 +77,9 @@ def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torc
 
 
 def set_trained(model: nn.Module, phase: Phase) -> None:
-    """Freeze the parameters of the stages whose multiple is zero."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(phase.multiples[groups.stage_of(name)] > 0)
+    """Freeze what does not train in a phase."""
+    for name, parameter in named_parameters(model).items():
+        parameter.requires_grad_(phase.trains(name))
 
 
 def set_mode(model: nn.Module, phase: Phase) -> None:
@@ -102,7 +103,7 @@ def gradients(
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     set_trained(model, phase)
     set_mode(model, phase)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in named_parameters(model).items() if p.requires_grad}
     images, labels = to_model(model, images), labels.to(model.fc.weight.device)
     loss = reduce_loss(functional.cross_entropy(model(images), labels, reduction="none"), spec)
     values = torch.autograd.grad(loss, list(trained.values()))

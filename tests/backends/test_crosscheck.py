@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from common import imagenet
+from common import imagenet, lora
 from common.crosscheck import compare, probe, scenarios
 from common.crosscheck.compare import Probe
 from common.errors import RunError
 from common.folder import ImageData
 from common.spec import ExperimentSpec
 
-SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in ("sgd, sum", "strong decay", "momentum"))
+SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in ("sgd, sum", "strong decay", "momentum", "lora, sgd"))
 
 
 # Of the session, so that it comes before the probes.
@@ -167,6 +167,23 @@ def test_head_at_the_backbones_rate(monkeypatch, failures) -> None:
 
     monkeypatch.setattr(training, "make_optimizer", one_rate)
     assert "sgd, sum: losses" in failures()
+
+
+@pytest.mark.parametrize("fault", ["layout", "scale"])
+def test_other_adapters(monkeypatch, failures, fault) -> None:
+    """Height and width exchanged, or alpha without the division by the rank."""
+    from backends.torch import models
+
+    build, initial = models.Adapter, lora.initial
+
+    def transposed(*arguments: Any) -> Any:
+        return {n: a.swapaxes(2, 3) if a.ndim == 4 else a for n, a in initial(*arguments).items()}
+
+    if fault == "layout":
+        monkeypatch.setattr(lora, "initial", transposed)
+    else:
+        monkeypatch.setattr(models, "Adapter", lambda weight, rank, scale: build(weight, rank, scale * rank))
+    assert failures() == ["lora, sgd: losses", "lora, sgd: parameters"]
 
 
 @pytest.mark.parametrize("split", ["train_batches", "test_batches"])
