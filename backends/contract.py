@@ -31,7 +31,7 @@ class Models:
     pretrained: Any
     """The source network with its 1000-way head."""
     fine_tune: Any
-    """The source network's backbone under a new head."""
+    """The source network's backbone under a new head; with the strategy `lora`, its convolutions have adapters."""
     scratch: Any
     """The same network with random values everywhere."""
 
@@ -102,6 +102,11 @@ class Backend(Protocol):
     def class_weight(self, model: Any, index: int) -> NDArray[Any]:
         """The head's weight vector for class `index`: (features,) float32."""
 
+    def head_of(self, model: Any) -> Any:
+        """A copy of the head as a model of its own, which takes feature vectors in the place of images. `Trainer`,
+        `logits`, `to_arrays` and `load_arrays` accept it; its names are those of the head, `fc.weight` and
+        `fc.bias`."""
+
     # training.py
 
     Trainer: type[Trainer]
@@ -121,6 +126,9 @@ class Backend(Protocol):
     def logits(self, model: Any, images: Any) -> NDArray[Any]:
         """(N, classes) float32 in evaluation mode."""
 
+    def features(self, model: Any, images: Any) -> NDArray[Any]:
+        """What the head sees, (N, features) float32, in evaluation mode."""
+
     def train_fine_tuning(
         self,
         model: Any,
@@ -138,7 +146,8 @@ class Backend(Protocol):
     # inputs.py
 
     def from_shared(self, images: Images, labels: Labels) -> tuple[Any, Any]:
-        """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it."""
+        """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it; also
+        float32 feature vectors (N, features)."""
 
     def native_train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
@@ -153,8 +162,10 @@ class Backend(Protocol):
     # weights.py
 
     def to_arrays(self, model: Any) -> Arrays:
-        """Every parameter and running statistic by torchvision's name, in torchvision's layout: copies."""
+        """Every parameter and running statistic by torchvision's name, in torchvision's layout: copies. Adapters
+        (common.lora) are merged into the weights of their convolutions."""
 
     def load_arrays(self, model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Set the named parameters and statistics, leave the others; raises KeyError for an unknown name and
-        ValueError for a wrong shape."""
+        """Set the named parameters, adapters and statistics, leave the others; raises KeyError for an unknown name
+        and ValueError for a wrong shape. The adapter of a convolution that is set returns to zero, unless it is named
+        too."""

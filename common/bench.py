@@ -167,20 +167,20 @@ def run(
 
 def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
     """Training and evaluation by `common.fit`, the same on ready batches, and a product."""
-    transform = pipeline.transform_for(spec)
+    transform, source = pipeline.transform_for(spec), pipeline.ImageSource(data.read)
     model = backend.build_models(spec).fine_tune
     (phase,) = groups.phases(spec)
     trainer = backend.Trainer(model, spec, phase)
     epochs, constant_rate = itertools.count(1), [1.0] * math.ceil(len(data.train) / spec.batch_size)
-    ready_train = list(fit.train_batches(backend, spec, transform, data, epoch=1))
-    ready_test = list(fit.test_batches(backend, spec, transform, data.test, data.read))
+    ready_train = list(fit.train_batches(backend, spec, transform, data, 1, source))
+    ready_test = list(fit.test_batches(backend, spec, transform, data.test, source))
     product = backend.make_product(spec, PRODUCT_SIDE)
 
     def train() -> None:
-        fit.train_epoch(backend, trainer, spec, transform, data, next(epochs), Quiet(), constant_rate)
+        fit.train_epoch(backend, trainer, spec, transform, data, next(epochs), Quiet(), constant_rate, source)
 
     def test() -> None:
-        fit.predict(backend, model, spec, transform, data.test, Quiet(), data.read)
+        fit.predict(backend, model, spec, transform, data.test, Quiet(), source)
 
     def train_ready() -> None:
         for images, labels in ready_train:
@@ -203,15 +203,15 @@ def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[
 
 def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
     """The input pipeline alone, up to batches as the framework takes them."""
-    transform = pipeline.transform_for(spec)
+    transform, source = pipeline.transform_for(spec), pipeline.ImageSource(data.read)
     epochs = itertools.count(1)
 
     def train() -> None:
-        for _ in fit.train_batches(backend, spec, transform, data, next(epochs)):
+        for _ in fit.train_batches(backend, spec, transform, data, next(epochs), source):
             pass
 
     def test() -> None:
-        for _ in fit.test_batches(backend, spec, transform, data.test, data.read):
+        for _ in fit.test_batches(backend, spec, transform, data.test, source):
             pass
 
     return {"train input fp32": timed(train, len(data.train)), "test input fp32": timed(test, len(data.test))}

@@ -18,9 +18,11 @@ from common import (
     auto,
     datasets,
     decoded,
+    features,
     fit,
     groups,
     imagenet,
+    lora,
     pipeline,
     precision,
     record,
@@ -307,7 +309,14 @@ def describe_run(
 
 def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
     """The phases of an experiment as plain values."""
-    return [{**asdict(phase), "frozen_statistics": sorted(phase.frozen_statistics)} for phase in groups.phases(spec)]
+    return [
+        {
+            **asdict(phase),
+            "frozen_statistics": sorted(phase.frozen_statistics),
+            "reused_features": features.reused(spec, phase),
+        }
+        for phase in groups.phases(spec)
+    ]
 
 
 def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
@@ -327,14 +336,18 @@ def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> di
 
 
 def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
-    """Numbers of parameters: in all, by stage, and those trained in the last phase, if any. Statistics do not count."""
+    """Numbers of parameters: in all, by stage, and those trained in the last phase, if any. Statistics do not count,
+    nor do adapters but among the trained: in the end they are part of the convolutions."""
     sizes = {name: array.size for name, array in backend.to_arrays(model).items() if not resnet.is_statistic(name)}
     stages = {stage: sum(sizes[name] for name in names) for stage, names in groups.by_stage(sizes).items()}
     last = [phase for phase in groups.phases(spec) if phase.epochs or not spec.epochs][-1:]
+    if any(phase.adapters for phase in last):
+        adapters = lora.shapes(resnet.architecture(spec.backend, spec.model), spec.lora_rank)
+        sizes.update({name: math.prod(shape) for name, shape in adapters.items()})
     return {
         "parameters": sum(stages.values()),
         "parameters_by_stage": stages,
-        "trained_parameters": sum(stages[stage] for phase in last for stage in phase.trained_stages),
+        "trained_parameters": sum(size for phase in last for name, size in sizes.items() if phase.trains(name)),
     }
 
 

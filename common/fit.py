@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import groups, loss, pipeline, schedules
+from common import features, groups, loss, pipeline, schedules
 from common.errors import RunError
-from common.folder import ImageData, Read, Sample, read_file
+from common.features import BatchSource, FeatureStore
+from common.folder import ImageData, Sample
 from common.selection import Selection
 from common.spec import ExperimentSpec
 
@@ -100,7 +101,7 @@ class Watch:
         print(text)
 
     def on_start(self, steps: int) -> None:
-        """Training begins; `steps` is the number of batches over all epochs, evaluation included."""
+        """Training begins; `steps` is the number of batches over all epochs, evaluation and features included."""
 
     def on_progress(self, steps: int, text: str) -> None:
         """`steps` more batches are done; `text` describes what is being done, with its speed."""
@@ -142,10 +143,13 @@ def fit(
     steps_an_epoch = math.ceil(trained_images / spec.batch_size)
     class_counts = loss.class_counts(data.train, spec.classes)
     history, selection = History(), Selection(spec)
+    images = pipeline.ImageSource(data.read)
     for phase in groups.phases(spec, param_group):
         if phase.epochs == 0:
             continue
-        trainer = backend.Trainer(model, spec, phase, class_counts)
+        store = FeatureStore(backend, model, watch, images) if features.reused(spec, phase) else None
+        learner, source = (store.head, store) if store else (model, images)
+        trainer = backend.Trainer(learner, spec, phase, class_counts)
         selection.begin_phase()
         for past in range(phase.epochs):
             epoch = len(history.epochs) + 1
@@ -153,8 +157,10 @@ def fit(
                 schedules.factor(spec, step, phase.epochs * steps_an_epoch)
                 for step in range(past * steps_an_epoch, (past + 1) * steps_an_epoch)
             ]
-            trained = train_epoch(backend, trainer, spec, transform, data, epoch, watch, factors)
-            validation, test = evaluate(backend, model, spec, transform, data, watch)
+            trained = train_epoch(backend, trainer, spec, transform, data, epoch, watch, factors, source)
+            if store:
+                backend.load_arrays(model, backend.to_arrays(store.head))
+            validation, test = evaluate(backend, learner, spec, transform, data, watch, source)
             metrics = epoch_metrics(epoch, phase.name, trained, trained_images, validation, test)
             for name, value in (("validation", metrics.validation_loss), ("test", test.loss)):
                 if value is not None and not math.isfinite(value):
@@ -171,15 +177,17 @@ def fit(
         backend.load_arrays(model, best.arrays)
         history.kept_epoch, history.validation, history.test = best.epoch, best.validation, best.test
     if history.test is None:
-        history.validation, history.test = evaluate(backend, model, spec, transform, data, watch)
+        history.validation, history.test = evaluate(backend, model, spec, transform, data, watch, images)
     return history
 
 
 def steps(spec: ExperimentSpec, data: ImageData) -> int:
-    """Number of batches over all epochs, evaluations included."""
+    """Number of batches over all epochs, evaluations and features included."""
     images = (counted_images(spec, len(data.train)), len(data.validation), counted_images(spec, len(data.test)))
     train, *evaluated = (math.ceil(count / spec.batch_size) for count in images)
-    return spec.epochs * (train + sum(evaluated)) or sum(evaluated)
+    # Features that are computed once take as many batches as an epoch.
+    reused = sum(features.reused(spec, phase) for phase in groups.phases(spec) if phase.epochs)
+    return (spec.epochs + reused) * (train + sum(evaluated)) or sum(evaluated)
 
 
 def counted_images(spec: ExperimentSpec, images: int) -> int:
@@ -193,13 +201,19 @@ def tested_samples(spec: ExperimentSpec, data: ImageData) -> Sequence[Sample]:
 
 
 def evaluate(
-    backend: Backend, model: Any, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, watch: Watch
+    backend: Backend,
+    model: Any,
+    spec: ExperimentSpec,
+    transform: pipeline.Transform,
+    data: ImageData,
+    watch: Watch,
+    source: BatchSource,
 ) -> tuple[Predictions | None, Predictions]:
     """The model's predictions of the validation images, if there are any, and of the test images."""
     validation = None
     if data.validation:
-        validation = predict(backend, model, spec, transform, data.validation, watch, data.read)
-    return validation, predict(backend, model, spec, transform, tested_samples(spec, data), watch, data.read)
+        validation = predict(backend, model, spec, transform, data.validation, watch, source)
+    return validation, predict(backend, model, spec, transform, tested_samples(spec, data), watch, source)
 
 
 def epoch_metrics(
@@ -235,6 +249,7 @@ def train_epoch(
     epoch: int,
     watch: Watch,
     rate_factors: Sequence[float],
+    source: BatchSource,
 ) -> tuple[float, float, float]:
     """One pass over the training samples: mean loss, accuracy and seconds.
 
@@ -244,7 +259,7 @@ def train_epoch(
     loss_sum, correct, seen, unread = 0.0, 0, 0, 0
     counted = counted_images(spec, len(data.train))
     steps = math.ceil(counted / spec.batch_size)
-    for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch), start=1):
+    for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch, source), start=1):
         trainer.train_step(images, labels, rate_factors[step - 1])
         seen += len(labels)
         unread += 1
@@ -269,14 +284,14 @@ def predict(
     transform: pipeline.Transform,
     samples: Sequence[Sample],
     watch: Watch,
-    read: Read = read_file,
+    source: BatchSource = pipeline.FILES,
 ) -> Predictions:
     """The model's logits for every sample, prepared as for a test, in order."""
     start = time.perf_counter()
     logits: list[NDArray[Any]] = []
     labels: list[NDArray[np.int64]] = []
     seen = 0
-    for images, batch_labels in test_batches(backend, spec, transform, samples, read):
+    for images, batch_labels in test_batches(backend, spec, transform, samples, source):
         logits.append(backend.logits(model, images))
         labels.append(np.asarray(batch_labels, np.int64))
         seen += len(labels[-1])
@@ -289,14 +304,19 @@ def predict(
 
 
 def train_batches(
-    backend: Backend, spec: ExperimentSpec, transform: pipeline.Transform, data: ImageData, epoch: int
+    backend: Backend,
+    spec: ExperimentSpec,
+    transform: pipeline.Transform,
+    data: ImageData,
+    epoch: int,
+    source: BatchSource,
 ) -> Iterator[tuple[Any, Any]]:
     """An epoch of shuffled, augmented training batches as the backend's Trainer takes them."""
     batches: Iterable[tuple[Any, Any]]
     if spec.pipeline == "native":
         batches = backend.native_train_batches(spec, transform, data.train, epoch)
     else:
-        shared = pipeline.train_batches(spec, transform, data.train, epoch, data.read)
+        shared = source.train_batches(spec, transform, data.train, epoch)
         batches = (backend.from_shared(images, labels) for images, labels in shared)
     for images, labels in batches:
         if spec.last_batch == "keep" or len(labels) == spec.batch_size:
@@ -308,12 +328,12 @@ def test_batches(
     spec: ExperimentSpec,
     transform: pipeline.Transform,
     samples: Sequence[Sample],
-    read: Read,
+    source: BatchSource,
 ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
     """The samples in order, prepared as for a test: images as the backend takes them, labels as NumPy."""
     if spec.pipeline == "native":
         for images, labels in backend.native_test_batches(spec, transform, samples):
             yield images, np.asarray(labels, np.int64)
         return
-    for images, labels in pipeline.test_batches(spec, transform, samples, read):
+    for images, labels in source.test_batches(spec, transform, samples):
         yield backend.from_shared(images, labels)[0], labels

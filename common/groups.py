@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from common import lora, resnet
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -48,10 +49,19 @@ class Phase:
     """Stage -> multiple of the learning rate; 0 freezes the parameters of the stage: no update, no decay."""
     frozen_statistics: frozenset[str]
     """Stages whose BatchNorm layers use their running statistics and leave them as they are."""
+    adapters: bool = False
+    """Whether the backbone's multiples are those of the adapters beside its convolutions. Everything of its own is
+    then frozen."""
 
     @property
     def trained_stages(self) -> tuple[str, ...]:
         return tuple(stage for stage in STAGES if self.multiples[stage] > 0)
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter learns, by its torchvision name; a running statistic never does."""
+        stage = stage_of(name)
+        frozen = self.adapters and stage != "head" and not lora.is_adapter(name)
+        return self.multiples[stage] > 0 and not frozen and not resnet.is_statistic(name)
 
 
 def phases(spec: ExperimentSpec, param_group: bool = True) -> tuple[Phase, ...]:
@@ -90,6 +100,8 @@ def _phases(spec: ExperimentSpec, param_group: bool) -> tuple[Phase, ...]:
         untouched = BACKBONE_STAGES[: len(BACKBONE_STAGES) - spec.partial_stages]
         multiples = {stage: 0.0 if stage in untouched else multiple for stage, multiple in everything.items()}
         return (Phase("last stages", spec.epochs, multiples, _frozen_statistics(spec) | frozenset(untouched)),)
+    if spec.strategy == "lora":
+        return (Phase("adapters", spec.epochs, everything, frozenset(STAGES), adapters=True),)
     return (Phase("everything", spec.epochs, everything, _frozen_statistics(spec)),)
 
 

@@ -38,7 +38,7 @@ class Transform:
 
     image_size: int
     resize_size: int
-    train_crop: Literal["random_resized_crop", "resize_random_crop"]
+    train_crop: Literal["random_resized_crop", "resize_random_crop", "none"]
     test_resize: Literal["short_side", "squash"]
     flip: bool
     channel_order: Literal["RGB", "BGR"]
@@ -98,6 +98,29 @@ def test_batches(
     return _batches(load, samples, range(len(samples)), spec, transform)
 
 
+class ImageSource:
+    """Batches of images that `read` gives, as `train_batches` and `test_batches` make them."""
+
+    def __init__(self, read: Read) -> None:
+        self.read = read
+
+    def train_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+    ) -> Iterator[tuple[Images, Labels]]:
+        """See `train_batches`."""
+        return train_batches(spec, transform, samples, epoch, self.read)
+
+    def test_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+    ) -> Iterator[tuple[Images, Labels]]:
+        """See `test_batches`."""
+        return test_batches(spec, transform, samples, self.read)
+
+
+# Images decoded from their files each time.
+FILES = ImageSource(read_file)
+
+
 def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Images:
     """One augmented training image (H, W, 3), float32, normalised."""
     return normalise(augment(image, transform, seed, epoch, sample), transform)
@@ -110,6 +133,8 @@ def augment(image: Image.Image, transform: Transform, seed: int, epoch: int, sam
     if transform.train_crop == "random_resized_crop":
         box = random_crop_box(image.width, image.height, draws[1:])
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    elif transform.train_crop == "none":
+        image = crop_for_test(image, transform)
     else:
         image = resize_for_test(image, transform)
         left, top = (int(draw * (side - size + 1)) for draw, side in zip(draws[1:3], image.size, strict=True))
@@ -125,10 +150,10 @@ def test_image(image: Image.Image, transform: Transform) -> Images:
 
 
 def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
-    """One test image, 8-bit RGB."""
-    image = resize_for_test(image, transform)
-    left, top = (round((side - transform.image_size) / 2) for side in image.size)
-    return image.crop((left, top, left + transform.image_size, top + transform.image_size))
+    """The square of the transform's size at the centre of the resized image."""
+    image, size = resize_for_test(image, transform), transform.image_size
+    left, top = (round((side - size) / 2) for side in image.size)
+    return image.crop((left, top, left + size, top + size))
 
 
 def resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:

@@ -24,6 +24,7 @@ _BLOCKS = {
     "resnet50_keras": (3, 4, 6, 3),
 }
 ARCHITECTURES = tuple(_BLOCKS)
+HEAD = ("fc.weight", "fc.bias")
 _CHANNELS = (64, 128, 256, 512)
 
 

@@ -16,7 +16,7 @@ from common.errors import UserError
 BackendName = Literal["torch", "keras", "jax", "mxnet"]
 ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
 Strategy = Literal[
-    "fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "zero-shot", "auto"
+    "fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "lora", "zero-shot", "auto"
 ]
 
 # The networks each framework's own model libraries offer.
@@ -81,26 +81,35 @@ class ExperimentSpec:
     image_cache: bool = True
     """Keep the decoded images of the shared pipeline in a file (under $FINE_TUNING_CACHE), up to
     $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets; it changes no pixel."""
-    train_crop: Literal["random_resized_crop", "resize_random_crop"] = "random_resized_crop"
-    """Training crop: of random area and aspect ratio, or of fixed size at a random place of the resized image."""
+    train_crop: Literal["random_resized_crop", "resize_random_crop", "none"] = "random_resized_crop"
+    """Training crop: of random area and aspect ratio, of fixed size at a random place of the resized image, or none:
+    training images are resized and cropped as the test's are."""
     test_resize: Literal["short_side", "squash"] = "short_side"
     """Resizing before the test's centre crop: the short side to `resize_size`, or both sides (the chapter's way,
     which changes the aspect ratio)."""
     flip: bool = True
     """Mirror half of the training images."""
+    reuse_features: Literal["auto", "never"] = "auto"
+    """Compute the features of each image once and train the head on them, wherever that gives the same numbers: the
+    whole backbone is frozen, nothing is augmented (train_crop is none, flip is off) and the pipeline is shared."""
 
     strategy: Strategy = "fine-tune"
     """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
     alone (feature-extraction), first the head and then everything (warm-up), the last stages and the head (partial),
-    early, late and head at three rates (discriminative), or nothing (zero-shot: the source network's own classes of
-    the data's names answer, and a class without a namesake has all the others). `auto` chooses one, with optimizer
-    and rates, by the number of training images and `domain`."""
+    early, late and head at three rates (discriminative), the head and low-rank adapters beside the backbone's
+    convolutions, whose own weights stay like everything of BatchNorm (lora), or nothing (zero-shot: the source
+    network's own classes of the data's names answer, and a class without a namesake has all the others). `auto`
+    chooses one, with optimizer and rates, by the number of training images and `domain`."""
     domain: Literal["similar", "different"] = "similar"
     """Whether the images are of the kind that the source weights were trained on; the strategy `auto` asks for it."""
     warm_up_epochs: int = 2
     """Epochs that the strategy `warm-up` trains the head alone, out of `epochs`."""
     partial_stages: int = 2
     """Stages of the backbone, counted from the last, that the strategy `partial` trains."""
+    lora_rank: int = 4
+    """Rank of the adapters of the strategy `lora`."""
+    lora_alpha: float = 16.0
+    """What the strategy `lora` adds to a convolution's weight is `lora_alpha / lora_rank` times its adapter."""
     batch_size: int = 128
     """Images a step."""
     last_batch: Literal["keep", "drop"] = "keep"
@@ -170,6 +179,16 @@ class ExperimentSpec:
     def mean_learning_rate(self) -> float:
         """The learning rate that does the same with the loss averaged over a full batch."""
         return self.learning_rate * (self.batch_size if self.loss_reduction == "sum" else 1)
+
+    @property
+    def lora_scale(self) -> float:
+        """What an adapter is multiplied by before it is added to its convolution's weight."""
+        return self.lora_alpha / self.lora_rank
+
+    @property
+    def augments(self) -> bool:
+        """Whether a training image differs from epoch to epoch."""
+        return self.train_crop != "none" or self.flip
 
     def replace(self, **changes: Any) -> ExperimentSpec:
         """A copy with `changes`; raises UserError as the constructor does, also for a name that is no field."""
@@ -250,13 +269,13 @@ def check_ranges(spec: ExperimentSpec) -> None:
     """Raise UserError for a value out of range, or for values that contradict each other."""
     smallest = {
         "train_limit": 2, "test_limit": 2, "classes": 2, "image_size": 32, "resize_size": 32, "batch_size": 1,
-        "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "learning_rate": 0, "head_multiple": 0,
+        "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "lora_rank": 1, "learning_rate": 0, "head_multiple": 0,
         "weight_decay": 0, "batch_norm_momentum": 0, "hotdog_index": 0, "seed": 0, "workers": 0,
         "schedule_warm_up_steps": 0, "label_smoothing": 0, "validation": 0, "early_stopping": 1,
     }  # fmt: skip
     largest = {
-        "partial_stages": 4, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1, "workers": 256,
-        "batch_norm_momentum": 1,
+        "partial_stages": 4, "lora_rank": 64, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1,
+        "workers": 256, "batch_norm_momentum": 1,
     }  # fmt: skip
     for name, low in smallest.items():
         value = getattr(spec, name)
@@ -266,6 +285,8 @@ def check_ranges(spec: ExperimentSpec) -> None:
         value = getattr(spec, name)
         if value is not None and value > high:
             raise UserError(f"{name} = {value}: expected at most {high}")
+    if spec.lora_alpha <= 0:
+        raise UserError(f"lora_alpha = {spec.lora_alpha}: expected above 0")
     for f in fields(StageMultiples):
         value = getattr(spec.stage_multiples, f.name)
         if not _fits(value, float) or value < 0:

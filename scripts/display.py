@@ -210,11 +210,13 @@ def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console)
     heads = Table("model", "shape of the head's weight", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name, shape in findings["head_shapes"].items():
         heads.add_row(name, " x ".join(map(str, shape)) if shape else "none: there are no source weights")
-    stages = Table("stage", "parameters", "learning-rate multiples", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    multiples_of = "learning-rate multiples" + (" of the adapters" if findings["phases"][-1]["adapters"] else "")
+    stages = Table("stage", "parameters", multiples_of, box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for stage, count in findings["parameters_by_stage"].items():
         multiples = [f"{phase['multiples'][stage]:g}" for phase in findings["phases"]]
         stages.add_row(stage, f"{count:,}", ", then ".join(multiples))
     stages.add_row("all", f"{findings['parameters']:,}", "")
+    stages.add_row("trained", f"{findings['trained_parameters']:,}", "")
     title = f"{findings['architecture']}, {spec.backend}, weights {spec.weights}, strategy {spec.strategy}"
     to.print(title, style="bold")
     to.print(heads, "\n", stages, sep="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ class Model:
 
 
 def features(images: np.ndarray) -> np.ndarray:
-    return images.mean(axis=(1, 2)).astype(np.float64)
+    """Of images (N, H, W, 3); feature vectors (N, 3) stay as they are."""
+    return (images if images.ndim == 2 else images.mean(axis=(1, 2))).astype(np.float64)
 
 
 class Trainer:
@@ -71,11 +73,19 @@ class FakeBackend:
     def class_weight(self, model: Model, index: int) -> np.ndarray:
         return model.arrays["fc.weight"][index].copy()
 
+    def head_of(self, model: Model) -> Model:
+        head = copy.copy(model)
+        head.arrays = {name: array for name, array in self.to_arrays(model).items() if name.startswith("fc.")}
+        return head
+
     def train_fine_tuning(self, model, spec, data, param_group=True, watch=None) -> fit.History:
         return fit.fit(self, model, spec, data, param_group, watch)  # type: ignore[arg-type]
 
     def logits(self, model: Model, images: Any) -> np.ndarray:
         return logits(model, images)
+
+    def features(self, model: Model, images: Any) -> np.ndarray:
+        return features(images).astype(np.float32)
 
     def from_shared(self, images: Any, labels: Any) -> tuple[Any, Any]:
         return images, labels

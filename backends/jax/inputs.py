@@ -63,6 +63,8 @@ class Augment(grain.transforms.RandomMap):
         if self.transform.train_crop == "random_resized_crop":
             box = pipeline.random_crop_box(image.width, image.height, rng.random(40))
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        elif self.transform.train_crop == "none":
+            image = pipeline.crop_for_test(image, self.transform)
         else:
             image = pipeline.resize_for_test(image, self.transform)
             left, top = rng.integers([side - size + 1 for side in image.size])

@@ -10,14 +10,16 @@ import flax.linen as nn
 import flaxmodels
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from flaxmodels.resnet.resnet import URLS
 from numpy.typing import NDArray
 
 from backends.contract import Models
 from backends.jax.runtime import compute_type, dtype_of, find_device
 from backends.jax.weights import read_flaxmodels_file, to_arrays, to_torchvision, to_variables
-from common import resnet, weights
+from common import lora, resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
 from common.weights import Arrays
@@ -32,7 +34,7 @@ class Model:
     Training replaces the trees of numbers and gives their old memory away: keep copies (`to_arrays`), not the trees.
     """
 
-    module: nn.Module
+    module: nn.Module | Adapted
     params: dict[str, Any]
     """What is trained."""
     batch_stats: dict[str, Any]
@@ -50,6 +52,38 @@ class Model:
         return device
 
 
+class Head(nn.Module):
+    """The last layer of flaxmodels' ResNet, under the same name."""
+
+    architecture: str
+    num_classes: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return nn.Dense(self.num_classes, dtype=self.dtype)(features)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network whose convolutions' weights are merged with their adapters (common.lora) whenever it is applied."""
+
+    network: nn.Module
+    lora_scale: float
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def apply(self, variables: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        """As Flax's modules have it."""
+        params = flatten_dict(variables["params"])
+        for path in [path for path in params if path[-1] == "lora_a"]:
+            kernel, other = (*path[:-1], "kernel"), (*path[:-1], "lora_b")
+            # In Flax's layout (height, width, in, rank) times (rank, out).
+            params[kernel] = params[kernel] + self.lora_scale * (params.pop(path) @ params.pop(other))
+        return self.network.apply({**variables, "params": unflatten_dict(params)}, *arguments, **options)
+
+
 def build_models(spec: ExperimentSpec) -> Models:
     """See `backends.contract.Backend.build_models`."""
     shared = spec.initial_values == "shared"
@@ -58,7 +92,8 @@ def build_models(spec: ExperimentSpec) -> Models:
         source = source_arrays(spec)
         head = resnet.initial_head(spec.model, spec.classes, spec.seed) if shared else native_head(spec)
         pretrained = build_network(spec, source)
-        fine_tune = build_network(spec, {**source, **head})
+        adapters = lora.initial(spec.model, spec.lora_rank, spec.seed) if spec.strategy == "lora" else {}
+        fine_tune = build_network(spec, {**source, **head, **adapters})
     scratch = resnet.initial_network(spec.model, spec.classes, spec.seed) if shared else native_network(spec)
     return Models(pretrained, fine_tune, build_network(spec, scratch))
 
@@ -66,6 +101,8 @@ def build_models(spec: ExperimentSpec) -> Models:
 def build_network(spec: ExperimentSpec, arrays: Arrays) -> Model:
     """The network of `spec` with these numbers, on its device."""
     module = make_module(spec, len(arrays["fc.bias"]))
+    if any(map(lora.is_adapter, arrays)):
+        module = Adapted(module, spec.lora_scale)
     variables = jax.device_put(to_variables(spec.model, arrays, dtype_of(spec)), find_device(spec))
     return Model(module, variables["params"], variables["batch_stats"])
 
@@ -128,3 +165,10 @@ def head_shape(model: Model) -> tuple[int, ...]:
 def class_weight(model: Model, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return np.array(model.params["Dense_0"]["kernel"][:, index], np.float32)
+
+
+def head_of(model: Model) -> Model:
+    """See `backends.contract.Backend.head_of`."""
+    module = Head(model.module.architecture, model.module.num_classes, model.module.dtype)
+    # A copy of the numbers themselves: training gives the old ones' memory away.
+    return Model(module, {"Dense_0": jax.tree.map(jnp.copy, model.params["Dense_0"])}, {})

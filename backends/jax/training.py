@@ -30,6 +30,8 @@ from common.loss import target_table
 from common.spec import ExperimentSpec
 
 Tree = dict[str, Any]
+# The group of parameters that do not learn.
+FROZEN = "frozen"
 
 
 def train_fine_tuning(
@@ -45,7 +47,8 @@ class Recipe:
 
     optimizer: str
     loss_reduction: str
-    trained_stages: tuple[str, ...]
+    trained: tuple[str, ...]
+    """The parameters that learn, by torchvision's name."""
     frozen_statistics: frozenset[str]
     batch_norm_momentum: float
 
@@ -76,8 +79,9 @@ class Trainer:
     ) -> None:
         self.model = model
         self.recipe = Recipe(
-            spec.optimizer, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, spec.batch_norm_momentum
-        )
+            spec.optimizer, spec.loss_reduction, trained_names(model, phase), phase.frozen_statistics,
+            spec.batch_norm_momentum,
+        )  # fmt: skip
         learning_rates = {stage: spec.learning_rate * phase.multiples[stage] for stage in phase.trained_stages}
         self.rates = Rates(learning_rates, spec.weight_decay)
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
@@ -130,28 +134,37 @@ def update(
 
 
 def make_optimizer(recipe: Recipe, rates: Rates, architecture: str) -> optax.GradientTransformation:
-    """One optimizer a trained stage; raises RuntimeError for a parameter in no stage or in two.
+    """One optimizer a trained stage; raises RuntimeError for a trained parameter in no stage or in two.
 
-    A frozen stage's changes are set to zero, and XLA leaves out the gradients that nothing reads any more.
+    Frozen parameters' changes are set to zero, and XLA leaves out the gradients that nothing reads any more.
     """
-    transforms = {stage: optax.set_to_zero() for stage in STAGES}
-    for stage in recipe.trained_stages:
-        rate = rates.learning_rates[stage]
+    transforms = {FROZEN: optax.set_to_zero()}
+    for stage, rate in rates.learning_rates.items():
         if recipe.optimizer == "adam":
             descent = optax.adam(rate)
         else:
             descent = optax.sgd(rate, momentum=0.9 if recipe.optimizer == "momentum" else None)
         transforms[stage] = optax.chain(optax.add_decayed_weights(rates.weight_decay), descent)
-    return optax.multi_transform(transforms, stage_labels(architecture))
+    return optax.multi_transform(transforms, functools.partial(group_labels, architecture, recipe.trained))
 
 
-def stage_labels(architecture: str) -> Tree:
-    """The tree of parameters with the stage of each in its place."""
-    paths = {name: path for name, path in flax_paths(architecture).items() if not resnet.is_statistic(name)}
-    stages = groups.by_stage(paths)
-    if sorted(name for names in stages.values() for name in names) != sorted(paths):
-        raise RuntimeError("each trained parameter must be in exactly one parameter group")
-    return unflatten_dict({paths[name][1:]: stage for stage, names in stages.items() for name in names})
+def group_labels(architecture: str, trained: tuple[str, ...], params: Tree) -> Tree:
+    """The tree of parameters with its stage in the place of each that is trained, and FROZEN in that of the others."""
+    paths = flax_paths(architecture)
+    labels = dict.fromkeys(flatten_dict(params), FROZEN)
+    for stage, names in groups.by_stage(trained).items():
+        for name in names:
+            if labels.get(paths[name][1:]) != FROZEN:
+                raise RuntimeError("each trained parameter must be in exactly one parameter group")
+            labels[paths[name][1:]] = stage
+    return unflatten_dict(labels)
+
+
+def trained_names(model: Model, phase: Phase) -> tuple[str, ...]:
+    """The parameters of a model that a phase trains, in the order of the forward pass."""
+    leaves = flatten_dict(model.variables)
+    paths = flax_paths(model.module.architecture).items()
+    return tuple(name for name, path in paths if path in leaves and phase.trains(name))
 
 
 def loss_of(
@@ -186,7 +199,7 @@ def forward(
     variables = {"params": params, "batch_stats": batch_stats}
     with nn.intercept_methods(batch_norm(module.architecture, frozen_statistics, momentum)):
         logits, changed = module.apply(variables, images.astype(module.dtype), mutable=["batch_stats"])
-    return logits.astype(params["Dense_0"]["kernel"].dtype), changed["batch_stats"]
+    return logits.astype(params["Dense_0"]["kernel"].dtype), changed.get("batch_stats", {})
 
 
 def batch_norm(architecture: str, frozen_statistics: frozenset[str], momentum: float) -> Callable[..., Any]:
@@ -238,7 +251,7 @@ def gradients(
     """See `backends.contract.Backend.gradients`."""
     targets = jnp.array(target_table(spec, class_counts), model.module.dtype, device=model.device)
     tree = compiled_gradients(
-        model.module, spec.loss_reduction, phase.trained_stages, phase.frozen_statistics, model.params,
+        model.module, spec.loss_reduction, trained_names(model, phase), phase.frozen_statistics, model.params,
         model.batch_stats, images, targets[labels],
     )  # fmt: skip
     # jit returns a dictionary in the order of its sorted keys; this is the order of the forward pass.
@@ -247,13 +260,13 @@ def gradients(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("module", "reduction", "trained_stages", "frozen_statistics"),
+    static_argnames=("module", "reduction", "trained", "frozen_statistics"),
     compiler_options=COMPILER_OPTIONS,
 )
 def compiled_gradients(
     module: nn.Module,
     reduction: str,
-    trained_stages: tuple[str, ...],
+    trained: tuple[str, ...],
     frozen_statistics: frozenset[str],
     params: Tree,
     batch_stats: Tree,
@@ -266,11 +279,7 @@ def compiled_gradients(
     )
     flat = flatten_dict(gradient)
     paths = flax_paths(module.architecture)
-    return {
-        name: flat[path[1:]]
-        for name, path in paths.items()
-        if not resnet.is_statistic(name) and groups.stage_of(name) in trained_stages
-    }
+    return {name: flat[paths[name][1:]] for name in trained}
 
 
 def logits(model: Model, images: Array) -> NDArray[np.floating]:
@@ -282,6 +291,23 @@ def logits(model: Model, images: Array) -> NDArray[np.floating]:
 def compiled_logits(module: nn.Module, params: Tree, batch_stats: Tree, images: Array) -> Array:
     """Logits in evaluation mode."""
     return forward(module, params, batch_stats, frozenset(STAGES), images)[0]
+
+
+def features(model: Model, images: Array) -> NDArray[np.float32]:
+    """See `backends.contract.Backend.features`."""
+    return np.array(compiled_features(model.module, model.params, model.batch_stats, images), np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("module",), compiler_options=COMPILER_OPTIONS)
+def compiled_features(module: nn.Module, params: Tree, batch_stats: Tree, images: Array) -> Array:
+    """What the head sees: the network's output when the head passes its input on."""
+    with nn.intercept_methods(without_head):
+        return forward(module, params, batch_stats, frozenset(STAGES), images)[0]
+
+
+def without_head(original: Callable[..., Any], arguments: tuple, keywords: dict, context: Any) -> Any:
+    """An interceptor in which dense layers do nothing."""
+    return arguments[0] if isinstance(context.module, nn.Dense) else original(*arguments, **keywords)
 
 
 def zero_sums(model: Model) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import NDArray
 
-from common import resnet
+from common import lora, resnet
 from common.weights import Arrays, to_channels_first, to_channels_last
 
 if TYPE_CHECKING:
@@ -25,20 +25,23 @@ FlaxPath = tuple[str, ...]
 def to_arrays(model: Model) -> Arrays:
     """See `backends.contract.Backend.to_arrays`."""
     tree = flatten_dict(model.variables)
-    return {name: to_torchvision(tree[path]) for name, path in flax_paths(model.module.architecture).items()}
+    paths = flax_paths(model.module.architecture)
+    arrays = {name: to_torchvision(tree[path]) for name, path in paths.items() if path in tree}
+    return lora.merge(arrays, getattr(model.module, "lora_scale", 0.0))
 
 
 def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
     """See `backends.contract.Backend.load_arrays`."""
     tree = flatten_dict(model.variables)
     paths = flax_paths(model.module.architecture)
-    for name, array in arrays.items():
+    own = {name: tree[path] for name, path in paths.items() if path in tree}
+    for name, array in lora.complete(arrays, own).items():
         old, new = tree[paths[name]], to_channels_last(array)
         if old.shape != new.shape:
             raise ValueError(f"{name} has shape {to_torchvision(old).shape}, not {array.shape}")
         tree[paths[name]] = jnp.array(new, old.dtype, device=model.device)
     variables = unflatten_dict(tree)
-    model.params, model.batch_stats = variables["params"], variables["batch_stats"]
+    model.params, model.batch_stats = variables["params"], variables.get("batch_stats", {})
 
 
 def to_variables(architecture: str, arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, Any]:
@@ -55,8 +58,9 @@ def to_torchvision(value: Any) -> NDArray[Any]:
 
 @functools.cache
 def flax_paths(architecture: str) -> dict[str, FlaxPath]:
-    """torchvision's name -> where flaxmodels keeps it, in the order of the forward pass."""
-    names = resnet.shapes(architecture)
+    """torchvision's name -> where flaxmodels keeps it, in the order of the forward pass; behind them, where adapters
+    are in a network that has some."""
+    names = [*resnet.shapes(architecture), *lora.shapes(architecture, rank=1)]
     # Flax numbers the blocks, and in a block the layers of a kind, as they are called.
     blocks = list(dict.fromkeys(tuple(name.split(".")[:2]) for name in names if name.startswith("layer")))
     kind, convolutions = ("BasicBlock", 2) if architecture == "resnet18" else ("Bottleneck", 3)
@@ -74,7 +78,7 @@ def _flax_layer(layer: str, leaf: str, convolutions: int) -> tuple[str, str, str
         return "Dense_0", "params", {"weight": "kernel", "bias": "bias"}[leaf]
     number = convolutions if layer.startswith("downsample") else int(layer[-1]) - 1
     if layer.startswith("conv") or layer == "downsample.0":
-        return f"Conv_{number}", "params", "kernel"
+        return f"Conv_{number}", "params", "kernel" if leaf == "weight" else leaf
     collection = "batch_stats" if resnet.is_statistic(leaf) else "params"
     leaf = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}[leaf]
     return f"BatchNorm_{number}", collection, leaf
@@ -87,6 +91,8 @@ def read_flaxmodels_file(file: h5py.File, architecture: str) -> Arrays:
     """
     arrays = {}
     for name, (*_, leaf) in flax_paths(architecture).items():
+        if lora.is_adapter(name):
+            continue
         layers = name.split(".")[:-1]
         if layers[0].startswith("layer"):
             layers[1] = f"block{layers[1]}"

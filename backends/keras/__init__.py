@@ -2,17 +2,19 @@
 
 import backends.keras.runtime  # noqa: F401 - before the others, because it sets TensorFlow up
 from backends.keras.inputs import from_shared, native_test_batches, native_train_batches
-from backends.keras.models import build_models, class_weight, head_shape
+from backends.keras.models import build_models, class_weight, head_of, head_shape
 from backends.keras.runtime import make_product, peak_gpu_memory, prepare, versions
-from backends.keras.training import Trainer, gradients, logits, train_fine_tuning
+from backends.keras.training import Trainer, features, gradients, logits, train_fine_tuning
 from backends.keras.weights import load_arrays, to_arrays
 
 __all__ = [
     "Trainer",
     "build_models",
     "class_weight",
+    "features",
     "from_shared",
     "gradients",
+    "head_of",
     "head_shape",
     "load_arrays",
     "logits",

@@ -31,6 +31,8 @@ def native_train_batches(
         for_crop, for_flip = tf.unstack(tf.random.split(tf.random.fold_in(epoch_seed, index)))
         if transform.train_crop == "random_resized_crop":
             image = random_resized_crop(image, transform.image_size, for_crop)
+        elif transform.train_crop == "none":
+            image = centre_crop(image, transform)
         else:
             shape = (transform.image_size, transform.image_size, 3)
             image = tf.image.stateless_random_crop(resize(image, transform), shape, for_crop)
@@ -48,7 +50,7 @@ def native_test_batches(
     """See `backends.contract.Backend.native_test_batches`."""
 
     def crop(index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        return tf.image.resize_with_crop_or_pad(resize(image, transform), transform.image_size, transform.image_size)
+        return centre_crop(image, transform)
 
     return batches(tf.data.Dataset.range(len(samples)), crop, spec, transform, samples)
 
@@ -94,6 +96,11 @@ def random_resized_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tens
         max_attempts=10,
     )
     return tf.image.resize(tf.slice(image, begin, crop_size), (size, size))
+
+
+def centre_crop(image: tf.Tensor, transform: Transform) -> tf.Tensor:
+    """The square at the centre of the resized image."""
+    return tf.image.resize_with_crop_or_pad(resize(image, transform), transform.image_size, transform.image_size)
 
 
 def resize(image: tf.Tensor, transform: Transform) -> tf.Tensor:

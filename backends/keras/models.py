@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from backends.contract import Models
 from backends.keras.runtime import dtype_policy, find_device
-from backends.keras.weights import load_arrays, to_arrays
-from common import resnet, weights
+from backends.keras.weights import HEAD, load_arrays, to_arrays
+from common import lora, resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -31,6 +31,8 @@ def build_models(spec: ExperimentSpec) -> Models:
             load_arrays(pretrained, source)
             fine_tune = build_network(backbone, spec, spec.classes)
             load_arrays(fine_tune, {name: array for name, array in source.items() if not name.startswith("fc.")})
+            if spec.strategy == "lora":
+                add_adapters(fine_tune, spec)
         scratch = build_network(backbone, spec, spec.classes)
         # Otherwise Keras' own initial values stay: Glorot-uniform kernels and zero biases.
         if spec.initial_values == "shared":
@@ -78,6 +80,14 @@ def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
     return type(layer).from_config(config)
 
 
+def add_adapters(model: keras.Model, spec: ExperimentSpec) -> None:
+    """Put an adapter beside every convolution: Keras' own, which are those of common.lora, in float32 always."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.enable_lora(spec.lora_rank, spec.lora_alpha)
+    load_arrays(model, lora.initial(model.name, spec.lora_rank, spec.seed))
+
+
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, whose running variance takes the unbiased batch variance as torch's does.
 
@@ -114,7 +124,8 @@ def read_source(spec: ExperimentSpec) -> weights.Arrays:
         cache = "~/.cache/kagglehub" if architecture == "resnet18" else "~/.keras/models"
         raise UserError(
             f"weights = 'imagenet': Keras could not download and read {spec.model} ({type(error).__name__}: {error}). "
-            f"Where there is no network, use --model resnet18 --weights distilled, or copy {cache} from a machine that has it"
+            "Where there is no network, use --model resnet18 --weights distilled, or copy "
+            f"{cache} from a machine that has it"
         ) from error
     return to_arrays(keras.Model(backbone.input, outputs, name=architecture))
 
@@ -127,3 +138,14 @@ def head_shape(model: keras.Model) -> tuple[int, ...]:
 def class_weight(model: keras.Model, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return model.layers[-1].kernel.numpy()[:, index].astype("float32")
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """See `backends.contract.Backend.head_of`."""
+    layer = model.layers[-1]
+    with tf.device(layer.kernel.value.device):
+        inputs, copied = keras.Input(layer.kernel.shape[:1]), type(layer).from_config(layer.get_config())
+        head = keras.Model(inputs, copied(inputs), name=HEAD)
+        head.set_weights(model.get_weights()[-2:])
+    head.jit_compile = False
+    return head

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import backends.keras
-from backends.keras.weights import keras_name, named_variables
+from backends.keras.weights import keras_name, named_variables, torchvision_names
 from common import fit, groups, resnet
 from common.fit import History, Watch
 from common.folder import ImageData
@@ -43,7 +43,7 @@ class Trainer:
             self.loss_sum = tf.Variable(0, dtype=tf.float64, trainable=False)
             self.correct = tf.Variable(0, dtype=tf.int64, trainable=False)
         # One graph for all batch and image sizes.
-        images, labels = tf.TensorSpec((None, None, None, 3), tf.float32), tf.TensorSpec((None,), tf.int64)
+        images, labels = tf.TensorSpec(model.inputs[0].shape, tf.float32), tf.TensorSpec((None,), tf.int64)
         self.compiled_step = tf.function(self.step, input_signature=(images, labels), autograph=False)
 
     def train_step(self, images: tf.Tensor, labels: tf.Tensor, rate_factor: float = 1.0) -> None:
@@ -126,12 +126,8 @@ class Adam(keras.optimizers.Adam):
 
 
 def trained_variables(model: keras.Model, phase: Phase) -> dict[str, keras.Variable]:
-    """The parameters of the stages whose multiple is above zero, by torchvision's name."""
-    return {
-        name: variable
-        for name, variable in named_variables(model).items()
-        if not resnet.is_statistic(name) and phase.multiples[groups.stage_of(name)] > 0
-    }
+    """What a phase trains, by torchvision's name."""
+    return {name: variable for name, variable in named_variables(model).items() if phase.trains(name)}
 
 
 def set_momentum(model: keras.Model, spec: ExperimentSpec) -> None:
@@ -144,7 +140,7 @@ def set_momentum(model: keras.Model, spec: ExperimentSpec) -> None:
 
 def set_mode(model: keras.Model, phase: Phase) -> None:
     """Let the BatchNorm layers whose statistics are frozen use these and leave them as they are."""
-    for name in resnet.shapes(model.name):
+    for name in torchvision_names(model):
         if name.endswith("running_var"):
             # In Keras this freezes gamma and beta too; `differentiate` doesn't ask for it, so they train.
             layer = model.get_layer(keras_name(model.name, name.removesuffix(".running_var")))
@@ -191,6 +187,13 @@ def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
     with tf.device(device_of(model)):
         return np.asarray(model.predict_on_batch(images), model.layers[-1].kernel.dtype)
+
+
+def features(model: keras.Model, images: tf.Tensor) -> NDArray[np.float32]:
+    """See `backends.contract.Backend.features`."""
+    backbone = keras.Model(model.inputs, model.layers[-1].input)
+    with tf.device(device_of(model)):
+        return backbone(images, training=False).numpy().astype("float32", copy=False)
 
 
 def device_of(model: keras.Model) -> str:

@@ -10,13 +10,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from common import resnet
+from common import lora, resnet
 from common.weights import Arrays, to_channels_first, to_channels_last
 
+# The name of a model that is a head alone.
+HEAD = "head"
 # Kind of layer -> last part of torchvision's name -> the layer's attribute.
 ATTRIBUTES = {
     "Dense": {"weight": "kernel", "bias": "bias"},
-    "Conv2D": {"weight": "kernel", "bias": "bias"},
+    "Conv2D": {"weight": "kernel", "bias": "bias", "lora_a": "lora_kernel_a", "lora_b": "lora_kernel_b"},
     "BatchNormalization": {
         "weight": "gamma",
         "bias": "beta",
@@ -28,13 +30,15 @@ ATTRIBUTES = {
 
 def to_arrays(model: keras.Model) -> Arrays:
     """See `backends.contract.Backend.to_arrays`."""
-    return {name: to_channels_first(variable.numpy()).copy() for name, variable in named_variables(model).items()}
+    places = {name: place_of(model, name) for name in torchvision_names(model) if not lora.is_adapter(name)}
+    # Where there is an adapter, a layer's `kernel` is the merged one.
+    return {name: to_channels_first(getattr(*place).numpy()).copy() for name, place in places.items()}
 
 
 def load_arrays(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
     """See `backends.contract.Backend.load_arrays`."""
     variables = named_variables(model)
-    for name, array in arrays.items():
+    for name, array in lora.complete(arrays, variables).items():
         value = to_channels_last(np.asarray(array))
         if variables[name].shape != value.shape:
             raise ValueError(f"{name} is {tuple(variables[name].shape)} in Keras' layout, not {value.shape}")
@@ -42,20 +46,36 @@ def load_arrays(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every parameter and running statistic by torchvision's name, in torchvision's order.
+    """Every parameter and running statistic by torchvision's name, in torchvision's order, then every adapter.
 
-    The model's own name says its architecture. Raises RuntimeError for a variable that has no such name.
+    Raises RuntimeError for a variable that has no such name.
     """
     variables = {}
-    for name in resnet.shapes(model.name):
-        layer_name, part = name.rsplit(".", 1)
-        layer = model.layers[-1] if layer_name == "fc" else model.get_layer(keras_name(model.name, layer_name))
-        kind = next(kind for kind in ATTRIBUTES if isinstance(layer, getattr(keras.layers, kind)))
-        variables[name] = getattr(layer, ATTRIBUTES[kind][part])
+    for name in torchvision_names(model):
+        layer, attribute = place_of(model, name)
+        # Beside an adapter, the layer's own kernel has no public name.
+        own = "_kernel" if attribute == "kernel" and layer.lora_enabled else attribute
+        variables[name] = getattr(layer, own)
     unnamed = {variable.path for variable in model.weights} - {variable.path for variable in variables.values()}
     if unnamed:
         raise RuntimeError(f"torchvision has no name for {', '.join(sorted(unnamed))}")
     return variables
+
+
+def torchvision_names(model: keras.Model) -> tuple[str, ...]:
+    """The names of a model's parameters, statistics and adapters; its own name says its architecture."""
+    if model.name == HEAD:
+        return resnet.HEAD
+    adapted = any(isinstance(layer, keras.layers.Conv2D) and layer.lora_enabled for layer in model.layers)
+    return (*resnet.shapes(model.name), *(lora.shapes(model.name, rank=1) if adapted else ()))
+
+
+def place_of(model: keras.Model, name: str) -> tuple[keras.Layer, str]:
+    """The layer and its attribute that hold what torchvision calls `name`."""
+    layer_name, part = name.rsplit(".", 1)
+    layer = model.layers[-1] if layer_name == "fc" else model.get_layer(keras_name(model.name, layer_name))
+    kind = next(kind for kind in ATTRIBUTES if isinstance(layer, getattr(keras.layers, kind)))
+    return layer, ATTRIBUTES[kind][part]
 
 
 def keras_name(architecture: str, layer: str) -> str:

@@ -20,7 +20,7 @@ from common.spec import ExperimentSpec
 
 def from_shared(images: Images, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
     """See `backends.contract.Backend.from_shared`: images become (N, 3, H, W)."""
-    return np.array(images.transpose(0, 3, 1, 2), dtype="float32"), np.array(labels, dtype="int64")
+    return np.array(numpy.moveaxis(images, -1, 1), dtype="float32"), np.array(labels, dtype="int64")
 
 
 def native_train_batches(
@@ -30,6 +30,8 @@ def native_train_batches(
     size = transform.image_size
     if transform.train_crop == "random_resized_crop":
         crop = [transforms.RandomResizedCrop(size)]
+    elif transform.train_crop == "none":
+        crop = [resize(transform), transforms.CenterCrop(size)]
     else:
         crop = [resize(transform), RandomCrop(size)]
     flip = [transforms.RandomFlipLeftRight()] if transform.flip else []

@@ -6,17 +6,19 @@ import contextlib
 import io
 import sys
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import mxnet as mx
-from mxnet.gluon import HybridBlock
+from mxnet import np
+from mxnet.gluon import Block, HybridBlock, nn
 from mxnet.gluon.model_zoo import model_store, vision
 from numpy.typing import NDArray
 
 from backends.contract import Models
 from backends.mxnet.runtime import find_device
-from backends.mxnet.weights import load_arrays, named_parameters, to_arrays
-from common import precision, resnet, weights
+from backends.mxnet.weights import Head, load_arrays, named_parameters, to_arrays
+from common import lora, precision, resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -35,6 +37,8 @@ def build_models(spec: ExperimentSpec) -> Models:
         load_arrays(fine_tune, {name: source[name] for name in source if not name.startswith("fc.")})
         if spec.initial_values == "shared":
             load_arrays(fine_tune, resnet.initial_head(spec.model, spec.classes, spec.seed))
+        if spec.strategy == "lora":
+            add_adapters(fine_tune, spec)
     scratch = build_network(spec, spec.classes)
     if spec.initial_values == "shared":
         load_arrays(scratch, resnet.initial_network(spec.model, spec.classes, spec.seed))
@@ -55,6 +59,39 @@ def build_network(spec: ExperimentSpec, classes: int) -> HybridBlock:
         parameter.shape = shapes[name]
     model.initialize(mx.init.Xavier())
     return model
+
+
+class AdaptedConv2D(nn.Conv2D):
+    """Gluon's layer, which adds its adapter (common.lora) to its weight whenever it is used."""
+
+    def add_adapter(self, rank: int, scale: float) -> None:
+        """Give a layer that has its shape an adapter of zeros."""
+        outputs, *inputs = self.weight.shape
+        self.scale = scale
+        self.lora_a = self.params.get("lora_a", shape=(rank, *inputs), init="zeros")
+        self.lora_b = self.params.get("lora_b", shape=(outputs, rank), init="zeros")
+        self.lora_a.initialize()
+        self.lora_b.initialize()
+
+    def hybrid_forward(
+        self, F: Any, x: np.ndarray, weight: np.ndarray, lora_a: np.ndarray, lora_b: np.ndarray
+    ) -> np.ndarray:
+        merged = weight + self.scale * F.np.tensordot(lora_b, lora_a, axes=1)
+        return super().hybrid_forward(F, x, merged)
+
+
+def add_adapters(model: HybridBlock, spec: ExperimentSpec) -> None:
+    """Put an adapter beside every convolution (common.lora)."""
+
+    def adapt(block: Block) -> None:
+        if isinstance(block, nn.Conv2D):
+            # Gluon has no other way to change a layer that is part of a network already.
+            block.__class__ = AdaptedConv2D
+            block.add_adapter(spec.lora_rank, spec.lora_scale)
+
+    model.apply(adapt)
+    model.lora_scale = spec.lora_scale
+    load_arrays(model, lora.initial(spec.model, spec.lora_rank, spec.seed))
 
 
 def build_source(spec: ExperimentSpec) -> HybridBlock:
@@ -102,3 +139,14 @@ def head_shape(model: HybridBlock) -> tuple[int, ...]:
 def class_weight(model: HybridBlock, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return model.output.weight.data()[index].asnumpy().astype("float32")
+
+
+def head_of(model: HybridBlock) -> HybridBlock:
+    """See `backends.contract.Backend.head_of`."""
+    weight = model.output.weight
+    head = Head(*weight.shape)
+    head.initialize(ctx=weight.list_ctx())
+    head.cast(weight.dtype)
+    load_arrays(head, {name: array for name, array in to_arrays(model).items() if name.startswith("fc.")})
+    compile_network(head)
+    return head

@@ -63,7 +63,7 @@ class Trainer:
         self.optimizer.set_learning_rate(rate_factor * self.spec.learning_rate)
         # Trainer.step divides the gradient of the sum by its argument.
         self.optimizer.step(1 if self.spec.loss_reduction == "sum" else len(labels))
-        if self.unbias:
+        if moving and self.unbias:
             self.unbias_variances(moving, before, images.shape)
         self.loss_sum += losses.sum(dtype="float64")
         self.correct += (logits.argmax(axis=1) == labels).sum()
@@ -117,9 +117,9 @@ class Adam(mx.optimizer.Adam):
 def make_optimizer(model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> gluon.Trainer:
     """An optimizer with a learning rate for each trained stage; raises RuntimeError for a parameter in none."""
     parameters = trainable_parameters(model)
-    stages = groups.by_stage(parameters)
+    stages = groups.by_stage(filter(phase.trains, parameters))
     grouped = [name for stage in phase.trained_stages for name in stages[stage]]
-    trained = [name for name in parameters if phase.multiples[groups.stage_of(name)] > 0]
+    trained = [name for name in parameters if phase.trains(name)]
     if sorted(grouped) != sorted(trained):
         raise RuntimeError("each trained parameter must be in exactly one parameter group")
     for stage in phase.trained_stages:
@@ -152,12 +152,11 @@ def batch_norms(model: HybridBlock) -> dict[str, BatchNorm]:
 
 
 def set_trained(model: HybridBlock, phase: Phase) -> None:
-    """Freeze the parameters of the stages whose multiple is zero."""
+    """Freeze what does not train in a phase."""
     # MXNet moves statistics where the backward pass arrives, so it has to arrive at gamma even where gamma is frozen.
     moving = [f"{name}.weight" for name in batch_norms(model) if groups.stage_of(name) not in phase.frozen_statistics]
     for name, parameter in trainable_parameters(model).items():
-        trained = phase.multiples[groups.stage_of(name)] > 0
-        parameter.grad_req = "write" if trained or name in moving else "null"
+        parameter.grad_req = "write" if phase.trains(name) or name in moving else "null"
 
 
 def set_momentum(model: HybridBlock, spec: ExperimentSpec) -> None:
@@ -239,13 +238,19 @@ def gradients(
         parameter.set_data(values)
     count = 1 if spec.loss_reduction == "sum" else len(labels)
     parameters = trainable_parameters(model).items()
-    trained = {name: p for name, p in parameters if phase.multiples[groups.stage_of(name)] > 0}
+    trained = {name: p for name, p in parameters if phase.trains(name)}
     return {name: p.grad().asnumpy() / count for name, p in trained.items()}
 
 
 def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
     """See `backends.contract.Backend.logits`: outside autograd.record, Gluon computes in evaluation mode."""
     return model(to_model(model, images)).asnumpy()
+
+
+def features(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.float32]:
+    """See `backends.contract.Backend.features`."""
+    vectors = model.features(to_model(model, images))
+    return vectors.reshape(len(vectors), -1).asnumpy().astype("float32", copy=False)
 
 
 def to_model(model: HybridBlock, images: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from common.spec import ExperimentSpec
 
 def from_shared(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
     """See `backends.contract.Backend.from_shared`: images become (N, 3, H, W)."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    return torch.from_numpy(images).movedim(-1, 1), torch.from_numpy(labels)
 
 
 def native_train_batches(
@@ -27,6 +27,8 @@ def native_train_batches(
     size = transform.image_size
     if transform.train_crop == "random_resized_crop":
         crop = [v2.RandomResizedCrop(size)]
+    elif transform.train_crop == "none":
+        crop = [resize(transform), v2.CenterCrop(size)]
     else:
         crop = [resize(transform), v2.RandomCrop(size)]
     flip = [v2.RandomHorizontalFlip()] if transform.flip else []

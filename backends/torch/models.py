@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict
 
 import torch
 import torchvision
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from backends.contract import Models
 from backends.torch.runtime import find_device, parameter_type
 from backends.torch.weights import load_arrays
-from common import resnet, weights
+from common import lora, resnet, weights
 from common.errors import UserError
 from common.spec import ExperimentSpec
 
@@ -33,6 +35,8 @@ def build_models(spec: ExperimentSpec) -> Models:
             load_arrays(fine_tune, resnet.initial_head(spec.model, spec.classes, spec.seed))
         else:
             nn.init.xavier_uniform_(fine_tune.fc.weight)
+        if spec.strategy == "lora":
+            add_adapters(fine_tune, spec)
     scratch = BUILDERS[spec.model](num_classes=spec.classes)
     if spec.initial_values == "shared":
         load_arrays(scratch, resnet.initial_network(spec.model, spec.classes, spec.seed))
@@ -66,6 +70,28 @@ def build_source(spec: ExperimentSpec) -> nn.Module:
     return model
 
 
+class Adapter(nn.Module):
+    """A parametrization of a convolution's weight: what PyTorch computes from the original each time it is used."""
+
+    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.lora_a = nn.Parameter(torch.zeros(rank, *weight.shape[1:]))
+        self.lora_b = nn.Parameter(torch.zeros(len(weight), rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.scale * torch.tensordot(self.lora_b, self.lora_a, dims=1)
+
+
+def add_adapters(model: nn.Module, spec: ExperimentSpec) -> None:
+    """Put an adapter beside every convolution (common.lora)."""
+    for layer in list(model.modules()):
+        if isinstance(layer, nn.Conv2d):
+            adapter = Adapter(layer.weight, spec.lora_rank, spec.lora_scale)
+            parametrize.register_parametrization(layer, "weight", adapter)
+    load_arrays(model, lora.initial(spec.model, spec.lora_rank, spec.seed))
+
+
 def head_shape(model: nn.Module) -> tuple[int, ...]:
     """See `backends.contract.Backend.head_shape`: (classes, features) in PyTorch."""
     return tuple(model.fc.weight.shape)
@@ -74,3 +100,10 @@ def head_shape(model: nn.Module) -> tuple[int, ...]:
 def class_weight(model: nn.Module, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
     return model.fc.weight[index].detach().float().cpu().numpy().copy()
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """See `backends.contract.Backend.head_of`."""
+    head = nn.Sequential(OrderedDict(fc=copy.deepcopy(model.fc)))
+    head.uses_bf16 = model.uses_bf16
+    return head

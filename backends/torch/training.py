@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import backends.torch
+from backends.torch.weights import named_parameters
 from common import fit, groups
 from common.fit import History, Watch
 from common.folder import ImageData
@@ -64,8 +65,8 @@ class Trainer:
 
 def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torch.optim.Optimizer:
     """An optimizer with a parameter group for each trained stage; raises RuntimeError for a parameter in none."""
-    parameters = dict(model.named_parameters())
-    stages = groups.by_stage(parameters)
+    parameters = named_parameters(model)
+    stages = groups.by_stage(filter(phase.trains, parameters))
     parameter_groups = [
         {
             "params": [parameters[name] for name in stages[stage]],
@@ -85,9 +86,9 @@ def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torc
 
 
 def set_trained(model: nn.Module, phase: Phase) -> None:
-    """Freeze the parameters of the stages whose multiple is zero."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(phase.multiples[groups.stage_of(name)] > 0)
+    """Freeze what does not train in a phase."""
+    for name, parameter in named_parameters(model).items():
+        parameter.requires_grad_(phase.trains(name))
 
 
 def set_momentum(model: nn.Module, spec: ExperimentSpec) -> None:
@@ -124,7 +125,7 @@ def gradients(
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     set_trained(model, phase)
     set_mode(model, phase)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in named_parameters(model).items() if p.requires_grad}
     labels = labels.to(model.fc.weight.device)
     targets = torch.from_numpy(target_table(spec, class_counts)).to(model.fc.weight)
     loss = reduced_loss(forward(model, images), targets[labels], spec)
@@ -141,9 +142,22 @@ def logits(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
     return forward(model, images).cpu().numpy()
 
 
-def forward(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits in the type of the parameters; under autocast the products, and what lies between, are bfloat16."""
+def forward(model: nn.Module, images: Tensor, part: nn.Module | None = None) -> Tensor:
+    """Logits, or what a part of the model makes of images, in the type of the parameters.
+
+    Under autocast the products, and what lies between, are bfloat16.
+    """
     weight = model.fc.weight
-    images = images.to(weight.device, weight.dtype, non_blocking=True, memory_format=torch.channels_last)
+    layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
+    images = images.to(weight.device, weight.dtype, non_blocking=True, memory_format=layout)
     with torch.autocast(weight.device.type, torch.bfloat16, enabled=model.uses_bf16):
-        return model(images).to(weight.dtype)
+        return (part or model)(images).to(weight.dtype)
+
+
+@torch.no_grad()
+def features(model: nn.Module, images: Tensor) -> NDArray[np.float32]:
+    """See `backends.contract.Backend.features`."""
+    model.eval()
+    # torchvision's ResNet calls its children in their order; the last is the head.
+    backbone = nn.Sequential(*list(model.children())[:-1], nn.Flatten())
+    return forward(model, images, backbone).float().cpu().numpy()

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from common import lora
 from common.weights import Arrays
 
 
 def to_arrays(model: nn.Module) -> Arrays:
     """See `backends.contract.Backend.to_arrays`."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in named_tensors(model).items()}
+    # Where there is an adapter, a layer's `weight` is the merged one.
+    merged = {name: attrgetter(name)(model) for name in named_tensors(model) if not lora.is_adapter(name)}
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in merged.items()}
 
 
 def load_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
     """See `backends.contract.Backend.load_arrays`."""
     tensors = named_tensors(model)
     with torch.no_grad():
-        for name, array in arrays.items():
+        for name, array in lora.complete(arrays, tensors).items():
             if tensors[name].shape != array.shape:
                 raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {array.shape}")
             tensors[name].copy_(torch.from_numpy(array))
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and running statistic by torchvision's name."""
+    """Every parameter, adapter and running statistic by torchvision's name."""
     # torch counts batches for a mode of BatchNorm that this network does not use.
-    return {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    tensors = {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    return {torchvision_name(name): tensor for name, tensor in tensors.items()}
+
+
+def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter and adapter by torchvision's name."""
+    return {torchvision_name(name): parameter for name, parameter in model.named_parameters()}
+
+
+def torchvision_name(name: str) -> str:
+    """The name without what PyTorch inserts where a weight has an adapter."""
+    return name.replace("parametrizations.weight.original", "weight").replace("parametrizations.weight.0.", "")

@@ -49,6 +49,9 @@ SCENARIOS = (
     Scenario("weighted and smoothed", {"class_weights": "balanced", "label_smoothing": 0.1}),
     Scenario("feature extraction", {"strategy": "feature-extraction"}),
     Scenario("last two stages", {"strategy": "partial"}),
+    # B starts at zero and learns slowly: at this rate the convolutions move by 1e-3 of themselves. The head has the
+    # book's.
+    Scenario("lora, sgd", {"strategy": "lora", "learning_rate": 2e-2, "head_multiple": 0.025}),
 )
 SHORT = (
     "sgd, sum",
@@ -60,6 +63,7 @@ SHORT = (
     "discriminative",
     "cosine, momentum",
     "weighted and smoothed",
+    "lora, sgd",
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common import imagenet
+from common import imagenet, lora
 from common.crosscheck import compare, probe, scenarios
 from common.crosscheck.compare import Probe
 from common.errors import RunError
@@ -203,6 +203,23 @@ def test_no_smoothing(monkeypatch, failures) -> None:
     failed = failures()
     assert "weighted and smoothed: losses" in failed
     assert all(name.startswith("weighted") for name in failed)
+
+
+@pytest.mark.parametrize("fault", ["layout", "scale"])
+def test_other_adapters(monkeypatch, failures, fault) -> None:
+    """Height and width exchanged, or alpha without the division by the rank."""
+    from backends.torch import models
+
+    build, initial = models.Adapter, lora.initial
+
+    def transposed(*arguments: Any) -> Any:
+        return {n: a.swapaxes(2, 3) if a.ndim == 4 else a for n, a in initial(*arguments).items()}
+
+    if fault == "layout":
+        monkeypatch.setattr(lora, "initial", transposed)
+    else:
+        monkeypatch.setattr(models, "Adapter", lambda weight, rank, scale: build(weight, rank, scale * rank))
+    assert failures() == ["lora, sgd: losses", "lora, sgd: parameters"]
 
 
 @pytest.mark.parametrize("split", ["train_batches", "test_batches"])

@@ -109,9 +109,12 @@ def test_native_training_batches(backend: Backend, spec: ExperimentSpec, picture
     assert tint[labels == 0].min() > tint[labels == 1].max()
 
 
-def test_without_random_crop_and_flip_native_training_images_are_the_test_images(backend, spec, squares) -> None:
-    chosen = transform(train_crop="resize_random_crop", flip=False, image_size=72)
+@pytest.mark.parametrize(("train_crop", "size"), [("resize_random_crop", 72), ("none", 72), ("none", 64)])
+def test_without_random_crop_and_flip_native_training_images_are_the_test_images(
+    backend, spec, squares, train_crop, size
+) -> None:
+    chosen = transform(train_crop=train_crop, flip=False, image_size=size)
     images = [images for images, _ in backend.native_train_batches(spec, chosen, squares, 1)]
-    shown = sorted(channels_last(np.concatenate([as_numpy(i) for i in images]), 72).sum((1, 2, 3)).tolist())
+    shown = sorted(channels_last(np.concatenate([as_numpy(i) for i in images]), size).sum((1, 2, 3)).tolist())
     expected = [images for images, _ in pipeline.test_batches(spec, chosen, squares)]
     np.testing.assert_allclose(shown, sorted(np.concatenate(expected).sum((1, 2, 3)).tolist()), rtol=1e-4, atol=1e-2)

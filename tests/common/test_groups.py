@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common import groups, resnet
+from common import groups, lora, resnet
 from common.errors import UserError
 from common.spec import ExperimentSpec, StageMultiples
 
@@ -53,6 +53,22 @@ def test_partial_trains_the_last_stages(count: int, trained: tuple[str, ...]) ->
     (phase,) = groups.phases(ExperimentSpec(strategy="partial", partial_stages=count))
     assert phase.trained_stages == trained
     assert phase.frozen_statistics == set(groups.STAGES) - set(trained)
+
+
+def test_lora_trains_adapters_and_head_alone() -> None:
+    (phase,) = groups.phases(ExperimentSpec(strategy="lora", stage_multiples=StageMultiples(layer2=0)))
+    assert phase.frozen_statistics == set(groups.STAGES)
+    names = [*resnet.shapes("resnet18"), *lora.shapes("resnet18", 4)]
+    trained = [name for name in names if phase.trains(name)]
+    adapters = [name for name in lora.shapes("resnet18", 4) if not name.startswith("layer2.")]
+    assert trained == ["fc.weight", "fc.bias", *adapters]
+
+
+def test_without_adapters_a_stage_trains_as_a_whole_but_for_its_statistics() -> None:
+    (phase,) = groups.phases(ExperimentSpec(strategy="partial", partial_stages=1))
+    trained = {name for name in resnet.shapes("resnet18") if phase.trains(name)}
+    late = {name for name in resnet.shapes("resnet18") if name.startswith(("layer4.", "fc."))}
+    assert trained == {name for name in late if not resnet.is_statistic(name)}
 
 
 def test_warm_up_has_two_phases() -> None:

@@ -75,6 +75,20 @@ def test_short_side_keeps_the_aspect(size: tuple[int, int], resized: tuple[int, 
     assert pipeline.resize_for_test(Image.new("RGB", size), PLAIN).size == resized
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_without_a_crop_training_images_are_the_test_images(pictures: ImageData, flip: bool) -> None:
+    from dataclasses import replace
+
+    transform, image = replace(PLAIN, train_crop="none", flip=flip), Image.open(pictures.train[0].path)
+    expected = pipeline.test_image(image, transform)
+    mirrored = 0
+    for epoch in range(8):
+        found = pipeline.train_image(image, transform, 0, epoch, 0)
+        mirrored += not np.array_equal(found, expected)
+        assert np.array_equal(found, expected) or (flip and np.array_equal(found, expected[:, ::-1]))
+    assert (mirrored > 0) == flip
+
+
 def test_centre_crop_is_at_the_centre() -> None:
     pixels = np.zeros((72, 72, 3), np.uint8)
     pixels[4, 4] = pixels[67, 67] = 200

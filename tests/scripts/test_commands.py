@@ -66,6 +66,15 @@ def test_one_strategy_leaves_one_record(monkeypatch, pictures) -> None:
     ]  # fmt: skip
 
 
+def test_whether_features_are_reused_is_said_and_recorded(monkeypatch, capsys, pictures) -> None:
+    arguments = [*small(pictures), "--strategy", "feature-extraction", "--train-crop", "none"]
+    for option, said in (("--no-flip", "computed once"), ("--flip", "computed anew")):
+        assert call(monkeypatch, scripts.run, *arguments, option, "--output", option.strip("-")) == 0
+        assert said in capsys.readouterr().out
+        record = json.loads(Path(option.strip("-"), "record.json").read_text())
+        assert record["resolved"]["phases"][0]["reused_features"] == (said == "computed once")
+
+
 def test_default_folders_are_new_each_time(monkeypatch, pictures) -> None:
     for _ in range(2):
         assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "scratch") == 0
