@@ -113,8 +113,9 @@ def read_source(spec: ExperimentSpec) -> weights.Arrays:
     except Exception as error:  # Kaggle's client, urllib and Keras each have their own
         cache = "~/.cache/kagglehub" if architecture == "resnet18" else "~/.keras/models"
         raise UserError(
-            f"weights = 'imagenet': Keras could not download and read {spec.model} ({type(error).__name__}: {error}). Where "
-            f"there is no network, use --model resnet18 --weights distilled, or copy {cache} from a machine that has it"
+            f"weights = 'imagenet': Keras could not download and read {spec.model} ({type(error).__name__}: {error}). "
+            "Where there is no network, use --model resnet18 --weights distilled, or copy "
+            f"{cache} from a machine that has it"
         ) from error
     return to_arrays(keras.Model(backbone.input, outputs, name=architecture))
 
