@@ -5,10 +5,12 @@ Source: the table of a chapter on transfer learning whose rates are for Adam and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from common import groups
 from common.folder import ImageData
 from common.spec import ExperimentSpec, StageMultiples, Strategy
 
@@ -28,16 +30,15 @@ class Rule:
 BACKBONE_AND_HEAD = {"learning_rate": 1e-4, "head_multiple": 10.0}
 RULES = (
     Rule("similar", 999, "feature-extraction", {"learning_rate": 1e-3, "head_multiple": 1.0},
-         "too few to move the backbone: the head alone learns, at 1e-3"),
+         "too few to move the backbone"),
     Rule("similar", 10_000, "partial", {**BACKBONE_AND_HEAD, "partial_stages": 2},
-         "enough for the last two stages at 1e-4, below a head at 1e-3"),
-    Rule("similar", None, "fine-tune", BACKBONE_AND_HEAD,
-         "enough for all stages at 1e-4, below a head at 1e-3"),
+         "enough to move the last stages"),
+    Rule("similar", None, "fine-tune", BACKBONE_AND_HEAD, "enough to move every stage"),
     Rule("different", 10_000, "discriminative",
          {**BACKBONE_AND_HEAD, "flip": True, "train_crop": "random_resized_crop"},
-         "all stages must move, augmented: early ones at 1e-5, late ones at 1e-4, the head at 1e-3"),
+         "so every stage must move, early ones least, on augmented images"),
     Rule("different", None, "scratch", {"learning_rate": 1e-3, "head_multiple": 1.0},
-         "enough to need no source: everything learns from random values, at 1e-3"),
+         "enough to do without a source"),
 )  # fmt: skip
 
 
@@ -71,8 +72,20 @@ def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) 
         **rule.changes,
     }
     changes = {name: value for name, value in meant.items() if name not in given}
-    why = f"auto: {images:,} training images a class of a {spec.domain} domain, {rule.because} ({rule.strategy})"
+    resolved = spec.replace(strategy=rule.strategy, **changes)
+    why = (
+        f"auto: {images:,} training images a class of a {spec.domain} domain, {rule.because}: {rule.strategy} with "
+        f"{resolved.optimizer}, learning rate {_rates(resolved)}"
+    )
     kept = sorted(set(meant) & set(given))
     if kept:
         why += f"; as given: {', '.join(kept)}"
-    return spec.replace(strategy=rule.strategy, **changes), Choice(spec.domain, images, rule.strategy, why, changes)
+    return resolved, Choice(spec.domain, images, rule.strategy, why, changes)
+
+
+def _rates(spec: ExperimentSpec) -> str:
+    """The learning rates by the first stage that has each, such as `0.0001 from layer3, 0.001 from head`."""
+    multiples = groups.phases(spec)[-1].multiples
+    rates = [(spec.learning_rate * multiples[stage], stage) for stage in groups.STAGES]
+    changes = [rates[0], *(now for before, now in itertools.pairwise(rates) if now[0] != before[0])]
+    return ", ".join(f"{rate:g} from {stage}" for rate, stage in changes if rate)

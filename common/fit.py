@@ -155,9 +155,9 @@ def fit(
             trained = train_epoch(backend, trainer, spec, transform, data, epoch, watch, factors)
             validation, test = evaluate(backend, model, spec, transform, data, watch)
             metrics = epoch_metrics(epoch, phase.name, trained, trained_images, validation, test)
-            if not math.isfinite(test.loss) or (validation and not math.isfinite(validation.loss)):
-                where = f"the loss of images not trained on is no longer finite after epoch {epoch}"
-                raise Diverged(diverged(where, spec))
+            for name, value in (("validation", metrics.validation_loss), ("test", test.loss)):
+                if value is not None and not math.isfinite(value):
+                    raise Diverged(diverged(f"the {name} loss is {value} after epoch {epoch}", spec))
             history.epochs.append(metrics)
             history.kept_epoch, history.validation, history.test = epoch, validation, test
             watch.on_epoch(metrics, test)

@@ -54,7 +54,7 @@ class RichWatch(Watch):
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
         speed = f"   {metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s"
-        console.print(Text(describe(metrics)).append(speed, style="dim"))
+        console.print(Text(describe(metrics)).append(speed, style="dim"), soft_wrap=True)
 
 
 def make_table(*headings: str) -> Table:
@@ -79,6 +79,14 @@ def show_runs(records: dict[str, RunRecord]) -> None:
             f"{speed:.1f}" if speed else "-",
         )
     console.print(table)
+    for record in records.values():
+        if record.epochs and (record.spec.keep == "best" or record.stopped_early):
+            kept = record.epochs[record.kept_epoch - 1] if record.kept_epoch else record.epochs[-1]
+            stopped = ", stopped early" if record.stopped_early else ""
+            console.print(
+                f"{record.spec.strategy}: kept the model of epoch {kept.epoch} of {len(record.epochs)}{stopped}; "
+                f"its validation loss is {kept.validation_loss:.3f}"
+            )
     first = next(iter(records.values()))
     console.print(
         f"{first.data['train_images']} training and {first.data['test_images']} test images, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mxnet import np
 from mxnet.gluon import HybridBlock, Parameter
 from mxnet.gluon.model_zoo.vision import ResNetV2
 from numpy.typing import NDArray
@@ -24,8 +25,9 @@ def load_arrays(model: HybridBlock, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         if parameters[name].shape != array.shape:
             raise ValueError(f"{name} has shape {parameters[name].shape}, not {array.shape}")
-        # An assignment converts to the parameter's type; set_data would not.
-        parameters[name].data()[:] = array
+        # oneDNN keeps what it computed with in a layout of its own, into which MXNet can copy no NumPy array.
+        value = np.array(array, dtype=parameters[name].dtype, ctx=parameters[name].list_ctx()[0])
+        parameters[name].set_data(value)
 
 
 def named_parameters(model: HybridBlock) -> dict[str, Parameter]:

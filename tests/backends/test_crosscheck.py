@@ -14,7 +14,8 @@ from common.errors import RunError
 from common.folder import ImageData
 from common.spec import ExperimentSpec
 
-SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in ("sgd, sum", "strong decay", "momentum"))
+NAMES = ("sgd, sum", "strong decay", "cosine, momentum", "weighted and smoothed")
+SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in NAMES)
 
 
 # Of the session, so that it comes before the probes.
@@ -167,6 +168,41 @@ def test_head_at_the_backbones_rate(monkeypatch, failures) -> None:
 
     monkeypatch.setattr(training, "make_optimizer", one_rate)
     assert "sgd, sum: losses" in failures()
+
+
+def test_learning_rate_inside_the_momentum(monkeypatch, failures) -> None:
+    """As in Keras and MXNet by themselves: what was gathered at another rate keeps that rate."""
+    from backends.torch import training
+
+    make = training.make_optimizer
+
+    def inside(*arguments: Any) -> Any:
+        optimizer, rates = make(*arguments), {}
+
+        def rescale(optimizer: Any, *_: Any) -> None:
+            for number, group in enumerate(optimizer.param_groups):
+                for parameter in group["params"]:
+                    if "momentum_buffer" in optimizer.state[parameter]:
+                        optimizer.state[parameter]["momentum_buffer"] *= rates[number] / group["lr"]
+                rates[number] = group["lr"]
+
+        optimizer.register_step_pre_hook(rescale)
+        return optimizer
+
+    monkeypatch.setattr(training, "make_optimizer", inside)
+    failed = failures()
+    assert "cosine, momentum: losses" in failed
+    assert not any(name.startswith("sgd") for name in failed)
+
+
+def test_no_smoothing(monkeypatch, failures) -> None:
+    from backends.torch import training
+
+    table = training.target_table
+    monkeypatch.setattr(training, "target_table", lambda spec, counts: table(spec.replace(label_smoothing=0.0), counts))
+    failed = failures()
+    assert "weighted and smoothed: losses" in failed
+    assert all(name.startswith("weighted") for name in failed)
 
 
 @pytest.mark.parametrize("split", ["train_batches", "test_batches"])

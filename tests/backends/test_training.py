@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from common import fit, groups, resnet
+from common import fit, groups, imagenet, pipeline, resnet, selection, source_classes
 from common.fit import Watch
 from common.spec import StageMultiples
 from tests.backends.conftest import largest_difference, only_phase
@@ -98,6 +100,23 @@ def test_a_rate_factor_is_a_factor_of_every_learning_rate(backend, models, spec,
         # Halving is exact in floating point.
         np.testing.assert_array_equal(ends[0][name], ends[1][name], err_msg=name)
         assert not np.array_equal(ends[0][name], array), name
+
+
+def test_another_rate_compiles_nothing(backend, backend_name, models, spec, batch) -> None:
+    trainer = backend.Trainer(models.fine_tune, spec, only_phase(spec))
+    trainer.train_step(*batch)
+    if backend_name == "jax":
+        from backends.jax.training import update
+
+        compiled = update._cache_size
+    elif backend_name == "keras":
+        compiled = trainer.compiled_step.experimental_get_tracing_count
+    else:
+        pytest.skip("compiles no step")
+    before = compiled()
+    for factor in (0.5, 0.25, 0.0):
+        trainer.train_step(*batch, factor)
+    assert compiled() == before
 
 
 @pytest.mark.parametrize("loss_reduction", ["sum", "mean"])
@@ -254,6 +273,43 @@ def test_warm_up_trains_the_head_first(backend, models, spec, pictures) -> None:
     for name in start:
         np.testing.assert_equal(np.array_equal(start[name], head[name]), not name.startswith("fc"), err_msg=name)
         assert not np.array_equal(head[name], everything[name]), name
+
+
+def test_the_best_epoch_is_put_back(backend, models, spec, pictures, monkeypatch) -> None:
+    """To the last bit: parameters, statistics and what the model says."""
+    see, after = selection.Selection.see, []
+
+    class Note(Quiet):
+        def on_epoch(self, metrics, predictions) -> None:
+            after.append(backend.to_arrays(models.fine_tune))
+
+    def second_is_best(self, epoch, validation, test, to_arrays) -> None:
+        see(self, epoch, SimpleNamespace(loss=(0.5, 0.1, 0.9)[epoch - 1]), test, to_arrays)
+
+    monkeypatch.setattr(selection.Selection, "see", second_is_best)
+    changed = spec.replace(keep="best", validation=0.3, epochs=3)
+    data = selection.split(pictures, changed)
+    history = backend.train_fine_tuning(models.fine_tune, changed, data, watch=Note())
+    assert history.kept_epoch == 2
+    for name, array in backend.to_arrays(models.fine_tune).items():
+        np.testing.assert_array_equal(array, after[1][name], err_msg=name)
+    assert not np.array_equal(after[1]["fc.weight"], after[2]["fc.weight"])
+    transform = pipeline.transform_for(changed)
+    again = fit.predict(backend, models.fine_tune, changed, transform, data.test, Quiet())
+    np.testing.assert_array_equal(again.logits, history.test.logits)
+
+
+def test_a_head_of_source_rows_says_what_the_source_says(backend, models, spec, batch) -> None:
+    rows = source_classes.rows_for(spec.replace(head_init="source-class"), ("hotdog", "not-hotdog"))
+    source = backend.to_arrays(models.pretrained)
+    backend.load_arrays(models.fine_tune, source_classes.mean_head(source, rows))
+    row = backend.class_weight(models.pretrained, imagenet.HOTDOG)
+    np.testing.assert_array_equal(backend.class_weight(models.fine_tune, 0), row)
+    of_source, of_head = (backend.logits(model, batch[0]) for model in (models.pretrained, models.fine_tune))
+    # A mean of logits is the logit of the mean row; float32 sums of 512 products are 1e-6 off.
+    others = np.delete(of_source, imagenet.HOTDOG, axis=1).mean(axis=1)
+    expected = np.stack([of_source[:, imagenet.HOTDOG], others], axis=1)
+    np.testing.assert_allclose(of_head, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_divergence_is_said(backend, models, spec, pictures) -> None:

@@ -48,6 +48,7 @@ def test_the_table(pictures, domain, images, strategy, rates) -> None:
     assert (resolved.optimizer, resolved.loss_reduction, resolved.batch_size) == ("adam", "mean", 32)
     assert resolved.flip == (strategy == "discriminative")
     assert "\n" not in choice.why
+    assert choice.why.endswith("0.001 from " + ("stem" if strategy == "scratch" else "head"))
     assert f"{images:,} training images a class" in choice.why
 
 
@@ -56,6 +57,7 @@ def test_what_the_user_names_stays(pictures) -> None:
     resolved, choice = auto.resolve(spec, pictures, {"learning_rate", "optimizer", "epochs"})
     assert (resolved.learning_rate, resolved.optimizer, resolved.batch_size) == (3e-3, "momentum", 32)
     assert choice.why.endswith("; as given: learning_rate, optimizer")
+    assert "momentum, learning rate 0.003 from head;" in choice.why
     assert not {"learning_rate", "optimizer"} & set(choice.set)
 
 

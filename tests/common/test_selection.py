@@ -67,12 +67,6 @@ def test_a_class_without_images_for_one_part_is_refused(pictures, spec, fraction
         selection.split(pictures, spec.replace(validation=fraction))
 
 
-@pytest.mark.parametrize("changes", [{"early_stopping": 2}, {"keep": "best"}])
-def test_choosing_needs_validation_images(changes) -> None:
-    with pytest.raises(UserError, match="--validation"):
-        ExperimentSpec(**changes)
-
-
 def run_losses(monkeypatch, pictures, spec, losses) -> tuple[fit.History, FakeBackend, object]:
     backend, data = FakeBackend(), selection.split(pictures, spec)
     losses_are(monkeypatch, data, losses)

@@ -10,8 +10,9 @@ from common.spec import ExperimentSpec, StageMultiples, load_preset
 
 def test_json_round_trip_loses_nothing() -> None:
     spec = ExperimentSpec(
-        backend="jax", learning_rate=0.1 + 0.2, stage_multiples=StageMultiples(stem=0, layer1=1e-3), image_size=64
-    )
+        backend="jax", learning_rate=0.1 + 0.2, stage_multiples=StageMultiples(stem=0, layer1=1e-3), image_size=64,
+        head_init="source-class", head_init_classes=("pizza", "bagel"),
+    )  # fmt: skip
     assert ExperimentSpec.from_json(spec.to_json()) == spec
     assert ExperimentSpec.from_json(ExperimentSpec().to_json()) == ExperimentSpec()
 
@@ -61,6 +62,17 @@ def test_it_is_frozen() -> None:
         ("batch_norm_momentum", 1.5, "at most 1"),
         ("batch_norm_momentum", -0.1, "at least 0"),
         ("hotdog_index", -1, "at least 0"),
+        ("validation", -0.1, "at least 0"),
+        ("validation", 1.0, "less than 1"),
+        ("label_smoothing", 1, "less than 1"),
+        ("early_stopping", 0, "at least 1"),
+        ("keep", "first", "last, best"),
+        ("schedule", "linear", "constant, cosine, one-cycle"),
+        ("schedule_warm_up_steps", -1, "at least 0"),
+        ("class_weights", "equal", "none, balanced"),
+        ("head_init_classes", "pizza", "a list, each of it text"),
+        ("head_init_classes", [1], "a list, each of it text"),
+        ("domain", "other", "similar, different"),
         ("stage_multiples", {"stem": -1}, "at least 0"),
         ("stage_multiples", {"stem": "x"}, "a finite number"),
         ("stage_multiples", {"layer5": 1}, "layer4"),
@@ -85,6 +97,11 @@ def test_a_wrong_value_is_named_with_what_is_allowed(field: str, value: object, 
         ({"data_sha1": "0" * 40, "data": "hotdog"}, "data_url"),
         ({"data_url": "http://x/y.zip", "data_sha1": "0" * 40}, "only the data set hotdog"),
         ({"weights": "none"}, "--strategy scratch"),
+        ({"weights": "none", "strategy": "zero-shot"}, "--strategy scratch"),
+        ({"early_stopping": 2}, "--validation"),
+        ({"keep": "best"}, "--validation"),
+        ({"schedule": "one-cycle", "schedule_warm_up_steps": 5}, "warms up by itself"),
+        ({"head_init_classes": ("pizza",)}, "--head-init source-class"),
         ({"learning_rat": 1}, "learning_rate"),
     ],
 )

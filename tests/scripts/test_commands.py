@@ -93,6 +93,42 @@ def test_five_classes_work_like_two(monkeypatch, tmp_path) -> None:
     assert np.load("out/predictions.npz")["logits"].shape == (10, 5)
 
 
+def test_five_classes_with_everything_around_a_step(monkeypatch, capsys, tmp_path) -> None:
+    root = write_pictures(tmp_path / "flowers", ["daisy", "orchid", "rose", "sunflower", "tulip"], train=5, test=2)
+    choices = [
+        "--strategy", "auto", "--learning-rate", "0.01", "--schedule", "cosine", "--class-weights", "balanced",
+        "--label-smoothing", "0.1", "--validation", "0.2", "--early-stopping", "1", "--keep", "best",
+    ]  # fmt: skip
+    assert call(monkeypatch, scripts.run, *small(root), *choices, "--output", "out") == 0
+    printed = capsys.readouterr().out
+    assert "auto: 4 training images a class of a similar domain, too few" in printed
+    assert "as given: batch_size, learning_rate" in printed
+    assert "kept the model of epoch" in printed
+    assert ", val acc " in printed
+    record = json.loads(Path("out/record.json").read_text())
+    assert (record["spec"]["strategy"], record["spec"]["learning_rate"]) == ("feature-extraction", 0.01)
+    assert record["command"][-1] == "out"
+
+
+def test_zero_shot_without_namesakes_is_an_error_that_names_the_classes(monkeypatch, capsys, tmp_path) -> None:
+    root = write_pictures(tmp_path / "flowers", ["daisy", "orchid", "rose"], train=2, test=2)
+    assert call(monkeypatch, scripts.run, *small(root), "--strategy", "zero-shot", "--output", "out") == 2
+    assert "'orchid', 'rose'" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_zero_shot_by_command(monkeypatch, capsys, pictures) -> None:
+    assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "zero-shot", "--output", "out") == 0
+    assert "zero-shot" in capsys.readouterr().out
+    assert not Path("out/model.safetensors").exists()
+
+
+def test_a_list_of_classes_by_command(monkeypatch, pictures) -> None:
+    arguments = ["--strategy", "partial", "--head-init", "source-class", "--head-init-classes", "pizza", "bagel"]
+    assert call(monkeypatch, scripts.run, *small(pictures), *arguments, "--output", "out") == 0
+    assert json.loads(Path("out/record.json").read_text())["spec"]["head_init_classes"] == ["pizza", "bagel"]
+
+
 def test_skipped_images_are_counted_and_shown(monkeypatch, capsys, tmp_path) -> None:
     root = write_pictures(tmp_path / "data", ["a", "b"], train=4, test=3)
     (root / "train" / "a" / "000.png").write_bytes(b"no picture")
