@@ -257,6 +257,17 @@ def test_the_whole_loop_counts_everything_and_repeats(backend, spec, pictures, p
         np.testing.assert_array_equal(array, arrays[1][name], err_msg=name)
 
 
+@pytest.mark.parametrize("pipeline", ["shared", "native"])
+def test_dropped_last_batches_do_not_count(backend, models, spec, pictures, pipeline) -> None:
+    """Of 22 training and 14 test images 16 and 8 are in full batches of 8."""
+    changed = spec.replace(pipeline=pipeline, last_batch="drop", epochs=1)
+    history = backend.train_fine_tuning(models.fine_tune, changed, pictures, watch=Quiet())
+    assert history.test.labels.tolist() == [0] * 7 + [1]
+    assert round(history.epochs[0].train_accuracy * 16, 6).is_integer()
+    metrics = history.epochs[0]
+    assert metrics.images_per_second == pytest.approx(16 / metrics.seconds)
+
+
 def test_warm_up_trains_the_head_first(backend, models, spec, pictures) -> None:
     phases = []
 
