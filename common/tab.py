@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -125,11 +128,25 @@ def serve(backend: str, connection: Connection) -> None:
         except EOFError:
             return
         try:
-            tab = tab or Tab(load(backend))
+            with without_messages():
+                tab = tab or Tab(load(backend))
             answer = getattr(tab, question)(*arguments)
         except Exception as error:  # goes to the process that asked
             answer = RunError(f"{type(error).__name__}: {error}")
         connection.send(answer)
+
+
+@contextmanager
+def without_messages() -> Iterator[None]:
+    """Drop what native code writes to stderr, such as TensorFlow's greetings; Python's exceptions pass."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def load(backend: str) -> ModuleType:
