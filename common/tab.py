@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ class TabProcess:
         except (EOFError, OSError) as error:
             raise RunError(f"the process of the chapter's tab ended at {question!r}; its messages are above") from error
         if isinstance(answer, Exception):
-            raise RunError(f"the chapter's tab failed at {question!r}: {type(answer).__name__}: {answer}") from answer
+            raise RunError(f"the chapter's tab failed at {question!r}: {answer}") from answer
         return answer
 
 
@@ -156,5 +157,7 @@ def load(backend: str) -> ModuleType:
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    # TensorFlow looks up the module of a function that it compiles.
+    sys.modules[specification.name] = module
     specification.loader.exec_module(module)
     return module
