@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -88,7 +92,7 @@ class TabProcess:
         except (EOFError, OSError) as error:
             raise RunError(f"the process of the chapter's tab ended at {question!r}; its messages are above") from error
         if isinstance(answer, Exception):
-            raise RunError(f"the chapter's tab failed at {question!r}: {type(answer).__name__}: {answer}") from answer
+            raise RunError(f"the chapter's tab failed at {question!r}: {answer}") from answer
         return answer
 
 
@@ -125,11 +129,25 @@ def serve(backend: str, connection: Connection) -> None:
         except EOFError:
             return
         try:
-            tab = tab or Tab(load(backend))
+            with without_messages():
+                tab = tab or Tab(load(backend))
             answer = getattr(tab, question)(*arguments)
         except Exception as error:  # goes to the process that asked
             answer = RunError(f"{type(error).__name__}: {error}")
         connection.send(answer)
+
+
+@contextmanager
+def without_messages() -> Iterator[None]:
+    """Drop what native code writes to stderr, such as TensorFlow's greetings; Python's exceptions pass."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def load(backend: str) -> ModuleType:
@@ -139,5 +157,7 @@ def load(backend: str) -> ModuleType:
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    # TensorFlow looks up the module of a function that it compiles.
+    sys.modules[specification.name] = module
     specification.loader.exec_module(module)
     return module

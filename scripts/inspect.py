@@ -13,16 +13,16 @@ def main(arguments: list[str]) -> int:
     import json
 
     import backends
-    from common import experiment
+    from common import experiment, precision
     from scripts.display import console, show_inspection
 
     backend = backends.load(options.spec.backend)
-    backend.prepare(options.spec)
-    findings = experiment.inspect(options.spec, backend, backend.build_models(options.spec))
+    spec, _ = precision.resolve(options.spec, backend.prepare(options.spec))
+    findings = experiment.inspect(spec, backend, backend.build_models(spec))
     if options.json:
         print(json.dumps(findings, indent=2))
     else:
-        show_inspection(options.spec, findings, console)
+        show_inspection(spec, findings, console)
     return 0
 
 

@@ -64,6 +64,10 @@ class FakeBackend:
     def peak_gpu_memory(self) -> None:
         return None
 
+    def make_product(self, spec: ExperimentSpec, side: int) -> Any:
+        matrix = np.ones((8, 8))
+        return lambda: matrix @ matrix
+
     def build_models(self, spec: ExperimentSpec) -> Models:
         return Models(Model(spec, 1000), Model(spec, spec.classes), Model(spec, spec.classes))
 

@@ -95,6 +95,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
+        if training and self.trainable and inputs.dtype != tf.float64:
+            return self.learn(inputs)
         before = tf.identity(self.moving_variance)
         outputs = super().call(inputs, training, mask)
         if training and self.trainable:
@@ -102,6 +104,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
             count = tf.cast(tf.maximum(tf.size(inputs) // inputs.shape[-1], 2), before.dtype)
             from_batch = self.moving_variance - self.momentum * before
             self.moving_variance.assign_add(from_batch / (count - 1))
+        return outputs
+
+    def learn(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalise by the batch in one operation of TensorFlow, which Keras makes of many; its variance is unbiased,
+        and for bfloat16 images, too, statistics and parameters are float32. There is none for float64."""
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon,
+            is_training=True,
+        )  # fmt: skip
+        share = resnet.BATCH_NORM_MOMENTUM
+        self.moving_mean.assign((1 - share) * self.moving_mean.value + share * mean)
+        self.moving_variance.assign((1 - share) * self.moving_variance.value + share * variance)
         return outputs
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backends
-from common import experiment, fit, pipeline, record, weights
+from common import experiment, fit, pipeline, precision, record, weights
 from common.errors import RunError, UserError
 from common.fit import Watch
 from common.folder import ImageData
@@ -69,6 +69,20 @@ def test_a_run_leaves_record_predictions_and_model(fake, spec, tmp_path) -> None
     header = weights.read_header(tmp_path / "out" / "model.safetensors")
     assert header.class_names == ("hotdog", "not-hotdog")
     assert header.preprocessing.image_size == 64
+
+
+def test_the_record_says_what_auto_came_to_and_where_the_pixels_were(fake, spec, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(["amx_bf16"]))
+    returned = experiment.run(spec.replace(precision="auto"), tmp_path / "out", Quiet())
+    read = read_checked(tmp_path / "out")
+    assert read.to_json() == returned.to_json()
+    # As asked, so that the same command finds its own record again.
+    assert read.spec.precision == "auto"
+    assert (read.resolved["precision"], read.resolved["precision_reason"]) == ("bf16", "the processor has AMX")
+    assert read.resolved["decoded_images"]["kept"]
+    without = experiment.run(spec.replace(image_cache=False), tmp_path / "without", Quiet())
+    assert read_checked(tmp_path / "without").resolved["decoded_images"]["reason"] == "image_cache is off"
+    assert [epoch.loss for epoch in without.epochs] == [epoch.loss for epoch in returned.epochs]
 
 
 def test_accuracy_and_loss_count_every_image_once(fake, spec, pictures) -> None:

@@ -32,6 +32,25 @@ def test_every_backend_has_the_same_files_and_functions_in_the_same_order(name: 
 
 
 @pytest.mark.parametrize("name", backends.NAMES)
+def test_every_tab_has_the_same_functions_and_imports_nothing_of_this_project(name: str) -> None:
+    """What it imported would change the settings of the framework that it is there to show."""
+    tree = ast.parse((ROOT / "backends" / name / "tab.py").read_text())
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    shared = ["make_network", "make_optimizer", "train_batches", "test_batches", "train_epoch", "evaluate"]
+    assert functions[: len(shared)] == shared
+    imported = [
+        module
+        for node in ast.walk(tree)
+        for module in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in getattr(node, "names", []) if isinstance(node, ast.Import)]
+        )
+    ]
+    assert not [module for module in imported if module.split(".")[0] in ("", "backends", "common", "scripts")]
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
 def test_every_backend_exports_the_whole_contract(name: str) -> None:
     wanted = {member for member in vars(contract.Backend) if not member.startswith("_")} | {"Trainer"}
     tree = ast.parse((ROOT / "backends" / name / "__init__.py").read_text())
