@@ -18,11 +18,10 @@ from common import (
     auto,
     datasets,
     decoded,
+    description,
     features,
     fit,
     groups,
-    imagenet,
-    lora,
     pipeline,
     precision,
     record,
@@ -40,7 +39,7 @@ from common.spec import ExperimentSpec
 from common.tensorboard import TensorBoardWatch
 
 if TYPE_CHECKING:
-    from backends.contract import Backend, Device, Models
+    from backends.contract import Backend
 
 
 class RecordingWatch(Watch):
@@ -138,8 +137,9 @@ def run(
     if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
         raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
     spec, choice = settle(spec.replace(classes=len(data.classes)), data, given)
-    if choice is not None:
-        watch.on_note(choice.why)
+    notes = [choice.why] if choice else []
+    for note in notes + features.notes(spec):
+        watch.on_note(note)
     backend = backends.load(spec.backend)
     device = backend.prepare(spec)
     asked = spec
@@ -151,13 +151,13 @@ def run(
         )
         backend.load_arrays(models.fine_tune, head)
     data, kept = decoded.attach(spec, data)
-    run_record = describe_run(spec, data, backend, device, models, command)
+    run_record = description.describe_run(spec, data, backend, device, models, command)
     run_record.spec = asked
     run_record.resolved |= {"precision": spec.precision, "precision_reason": reason, "decoded_images": kept}
     if choice is not None:
         run_record.resolved["auto"] = asdict(choice)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start
-    model = model_of(spec, models)
+    model = description.model_of(spec, models)
     with reserved(folder):
         # Another run may have ended in this folder meanwhile.
         check_output(spec, folder, overwrite)
@@ -189,13 +189,6 @@ def settle(
 def source_head_wanted(spec: ExperimentSpec) -> bool:
     """Whether the network to train gets rows of the source's head."""
     return spec.head_init == "source-class" and spec.strategy not in ("scratch", "zero-shot")
-
-
-def model_of(spec: ExperimentSpec, models: Models) -> Any:
-    """The network that an experiment is about."""
-    if spec.strategy == "zero-shot":
-        return models.pretrained
-    return models.scratch if spec.strategy == "scratch" else models.fine_tune
 
 
 def train_and_record(
@@ -275,110 +268,6 @@ def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
         run_record.timing["images_per_second"] = images / training
     run_record.environment["peak_memory_bytes"] = record.peak_memory()
     run_record.environment["peak_gpu_memory_bytes"] = backend.peak_gpu_memory()
-
-
-def describe_run(
-    spec: ExperimentSpec, data: ImageData, backend: Backend, device: Device, models: Models, command: Sequence[str]
-) -> RunRecord:
-    """The record of a run that is about to begin."""
-    transform = pipeline.transform_for(spec)
-    machine = record.describe_machine()
-    machine["versions"].update(backend.versions())
-    model = model_of(spec, models)
-    return RunRecord(
-        spec,
-        command=list(command),
-        resolved={
-            **asdict(transform),
-            "mean_learning_rate": spec.mean_learning_rate,
-            "phases": describe_phases(spec),
-        },
-        data={
-            **record.describe_data(data),
-            "trained_images": fit.counted_images(spec, len(data.train)),
-            "tested_images": fit.counted_images(spec, len(data.test)),
-        },
-        environment={**machine, "device": asdict(device)},
-        model={
-            "file": None if spec.strategy == "zero-shot" else record.MODEL,
-            **describe_heads(spec, backend, models),
-            **count_parameters(spec, backend, model),
-        },
-    )
-
-
-def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
-    """The phases of an experiment as plain values."""
-    return [
-        {
-            **asdict(phase),
-            "frozen_statistics": sorted(phase.frozen_statistics),
-            "reused_features": features.reused(spec, phase),
-        }
-        for phase in groups.phases(spec)
-    ]
-
-
-def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
-    """Head shapes in the framework's own layout and, if there is a source, where its hot dog is."""
-    model = model_of(spec, models)
-    heads: dict[str, Any] = {
-        "architecture": resnet.architecture(spec.backend, spec.model),
-        "head_shape": list(backend.head_shape(model)),
-        "source_head_shape": None,
-        "hotdog_index": None,
-    }
-    if models.pretrained is not None:
-        names = imagenet.source_class_names(spec)
-        heads["source_head_shape"] = list(backend.head_shape(models.pretrained))
-        heads["hotdog_index"] = imagenet.reported_index(spec, names)
-    return heads
-
-
-def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
-    """Numbers of parameters: in all, by stage, and those trained in the last phase, if any. Statistics do not count,
-    nor do adapters but among the trained: in the end they are part of the convolutions."""
-    sizes = {name: array.size for name, array in backend.to_arrays(model).items() if not resnet.is_statistic(name)}
-    stages = {stage: sum(sizes[name] for name in names) for stage, names in groups.by_stage(sizes).items()}
-    last = [phase for phase in groups.phases(spec) if phase.epochs or not spec.epochs][-1:]
-    if any(phase.adapters for phase in last):
-        adapters = lora.shapes(resnet.architecture(spec.backend, spec.model), spec.lora_rank)
-        sizes.update({name: math.prod(shape) for name, shape in adapters.items()})
-    return {
-        "parameters": sum(stages.values()),
-        "parameters_by_stage": stages,
-        "trained_parameters": sum(size for phase in last for name, size in sizes.items() if phase.trains(name)),
-    }
-
-
-def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
-    """What there is to know of the three networks before training, as plain values."""
-    model = model_of(spec, models)
-    heads = describe_heads(spec, backend, models)
-    hotdog = None
-    if heads["hotdog_index"] is not None:
-        row = backend.class_weight(models.pretrained, heads["hotdog_index"])
-        hotdog = {
-            "index": heads["hotdog_index"],
-            "name": imagenet.source_class_names(spec)[heads["hotdog_index"]],
-            "norm": float((row.astype("float64") ** 2).sum() ** 0.5),
-            "first_values": [float(value) for value in row[:4]],
-        }
-    shapes = {
-        name: list(backend.head_shape(network)) if network is not None else None
-        for name, network in (
-            ("source", models.pretrained),
-            ("fine-tune", models.fine_tune),
-            ("scratch", models.scratch),
-        )
-    }
-    return {
-        "architecture": heads["architecture"],
-        "head_shapes": shapes,
-        **count_parameters(spec, backend, model),
-        "phases": describe_phases(spec),
-        "hotdog": hotdog,
-    }
 
 
 def write_results(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common import pipeline
+from common import groups, pipeline
 from common.folder import Sample
 from common.groups import BACKBONE_STAGES, Phase
 from common.pipeline import ImageSource, Labels, Transform
@@ -60,6 +60,12 @@ def describe(spec: ExperimentSpec, phase: Phase) -> str | None:
     if spec.augments:
         reason = "training images are augmented; --train-crop none with --no-flip would change that"
     return f"the features of each image are computed anew every epoch, as {reason}"
+
+
+def notes(spec: ExperimentSpec) -> list[str]:
+    """A line for each phase that trains the head alone: what is done about features."""
+    described = [(phase.name, describe(spec, phase)) for phase in groups.phases(spec) if phase.epochs]
+    return [f"phase {name}: {text}" for name, text in described if text]
 
 
 class FeatureStore:

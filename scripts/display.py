@@ -206,7 +206,7 @@ def describe_value(value: object) -> str:
 
 
 def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console) -> None:
-    """Tables of what `common.experiment.inspect` found."""
+    """Tables of what `common.description.inspect` found."""
     heads = Table("model", "shape of the head's weight", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name, shape in findings["head_shapes"].items():
         heads.add_row(name, " x ".join(map(str, shape)) if shape else "none: there are no source weights")

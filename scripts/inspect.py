@@ -13,12 +13,12 @@ def main(arguments: list[str]) -> int:
     import json
 
     import backends
-    from common import experiment, precision
+    from common import description, precision
     from scripts.display import console, show_inspection
 
     backend = backends.load(options.spec.backend)
     spec, _ = precision.resolve(options.spec, backend.prepare(options.spec))
-    findings = experiment.inspect(spec, backend, backend.build_models(spec))
+    findings = description.inspect(spec, backend, backend.build_models(spec))
     if options.json:
         print(json.dumps(findings, indent=2))
     else:

@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
     runs = parse_strategies(RunOptions, "run", arguments)
     from pathlib import Path
 
-    from common import experiment, features, groups
+    from common import experiment
     from common.record import RECORD, RunRecord
     from scripts.display import JsonWatch, RichWatch, console, show_presets, show_runs
 
@@ -35,9 +35,6 @@ def main(arguments: list[str]) -> int:
         spec = run.spec
         start_from = "random values" if spec.strategy == "scratch" else f"weights {spec.weights}"
         console.print(f"\n{spec.strategy}: {spec.backend}, {spec.model}, {start_from}", style="bold", soft_wrap=True)
-        for phase in groups.phases(spec):
-            if note := features.describe(spec, phase):
-                console.print(f"phase {phase.name}: {note}", style="dim", soft_wrap=True)
         command = ["python", "-m", "scripts.run", *arguments]
         with JsonWatch() if run.progress == "json" else RichWatch() as watch:
             records[str(folder / RECORD)] = experiment.run(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import experiment, fit, groups, imagenet, pipeline, resnet, schedules
+from common import description, fit, groups, imagenet, pipeline, resnet, schedules
 from common.crosscheck.scenarios import Scenario, sample
 from common.files import write_atomically
 from common.fit import Watch
@@ -65,7 +65,7 @@ def describe(
     models = backend.build_models(spec)
     names = imagenet.source_class_names(spec)
     index = imagenet.hotdog_index(names)
-    counts = experiment.count_parameters(spec, backend, models.fine_tune)
+    counts = description.count_parameters(spec, backend, models.fine_tune)
     facts = {
         "backend": spec.backend,
         "precision": spec.precision,

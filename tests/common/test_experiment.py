@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backends
-from common import experiment, fit, pipeline, precision, record, weights
+from common import description, experiment, fit, pipeline, precision, record, weights
 from common.errors import RunError, UserError
 from common.fit import Watch
 from common.folder import ImageData
@@ -134,7 +134,7 @@ def test_dropping_the_only_batch_is_refused(fake, spec, tmp_path) -> None:
 def test_the_hot_dog_row_can_be_named(fake, spec, tmp_path) -> None:
     experiment.run(spec.replace(hotdog_index=713), tmp_path, Quiet())
     assert read_checked(tmp_path).model["hotdog_index"] == 713
-    findings = experiment.inspect(spec.replace(hotdog_index=713), fake, fake.build_models(spec))
+    findings = description.inspect(spec.replace(hotdog_index=713), fake, fake.build_models(spec))
     assert (findings["hotdog"]["index"], findings["hotdog"]["name"]) == (713, "photocopier")
     with pytest.raises(UserError, match="rows 0 to 999"):
         experiment.run(spec.replace(hotdog_index=1000), tmp_path / "other", Quiet())

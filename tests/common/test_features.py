@@ -66,7 +66,7 @@ def test_the_choice_is_said_with_its_reason(spec, changes, words) -> None:
 
 def test_the_store_keeps_the_pipelines_batches(spec: ExperimentSpec, pictures: ImageData) -> None:
     backend = FakeBackend()
-    store = FeatureStore(backend, backend.build_models(spec).fine_tune, Quiet())
+    store = FeatureStore(backend, backend.build_models(spec).fine_tune, Quiet(), pipeline.FILES)
     transform = pipeline.transform_for(spec)
     pairs = [
         *(

@@ -119,11 +119,14 @@ def test_transfer_learning_has_the_rates_of_its_text() -> None:
         ]
         assert (spec.optimizer, spec.batch_size, spec.epochs, spec.test_resize) == ("adam", 32, 5, "short_side")
     assert rates == {
+        "zero-shot": [],
         "feature-extraction": [pytest.approx([1e-3])],
+        "lora": [pytest.approx([1e-3])],
         "fine-tune": [pytest.approx([1e-4, 1e-3])],
         "warm-up": [pytest.approx([1e-3]), pytest.approx([1e-4, 1e-3])],
         "partial": [pytest.approx([1e-4, 1e-3])],
         "discriminative": [pytest.approx([1e-5, 1e-4, 1e-3])],
+        "scratch": [pytest.approx([1e-3])],
     }
     warm_up = groups.phases(load_preset("transfer-learning", "warm-up"))
     assert [phase.epochs for phase in warm_up] == [2, 3]
