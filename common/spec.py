@@ -225,13 +225,9 @@ def check_ranges(spec: ExperimentSpec) -> None:
         "weight_decay": 0, "seed": 0, "workers": 0,
     }  # fmt: skip
     largest = {
-        "partial_stages": 4,
-        "lora_rank": 64,
-        "image_size": 4096,
-        "resize_size": 4096,
-        "seed": 2**32 - 1,
+        "partial_stages": 4, "lora_rank": 64, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1,
         "workers": 256,
-    }
+    }  # fmt: skip
     for name, low in smallest.items():
         value = getattr(spec, name)
         if value is not None and value < low:
