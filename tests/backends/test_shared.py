@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import backends
-from common import pipeline, resnet
+from common import lora, pipeline, resnet
 from common.pipeline import Transform
 
 TRANSFORM = Transform(
@@ -24,6 +24,13 @@ def test_initial_values_are_the_same_everywhere() -> None:
     for array in resnet.initial_network("resnet18", 2, 0).values():
         digest.update(array.tobytes())
     assert digest.hexdigest() == "750e7cbe3030df0dc50aec1a0fa829dd4bd8269027277b7eb4841b134822244c"
+
+
+def test_initial_adapters_are_the_same_everywhere() -> None:
+    digest = hashlib.sha256()
+    for array in lora.initial("resnet18", 4, 0).values():
+        digest.update(array.tobytes())
+    assert digest.hexdigest() == "956e77ab45ac56f2805753a00ae9c3e3ed73e9fa5b42d20ca3aad63527333062"
 
 
 def test_pixels_are_the_same_everywhere() -> None:
