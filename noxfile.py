@@ -31,6 +31,8 @@ nox.options.sessions = [
     *(f"tests-{name}" for name in backends.NAMES),
     "crosscheck-short",
 ]
+# A process a core: the tests' tensors are too small for threads.
+IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4")
 # Enough to see every definition, in a few minutes.
 SHORT_CROSSCHECK = ("--short", "--image-size", "72", "--batch-size", "8", "--steps", "6", "--train-limit", "50")
 
@@ -69,7 +71,7 @@ def types(session: nox.Session) -> None:
 @nox.session(name="tests-common", venv_backend="none")
 def tests_common(session: nox.Session) -> None:
     """Test what knows no framework."""
-    command = ["-m", "pytest", "tests/common", "tests/scripts", "tests/browser", *session.posargs]
+    command = ["-m", "pytest", *IN_PARALLEL, "tests/common", "tests/scripts", "tests/browser", *session.posargs]
     session.run(python_of(session, "tools"), *command, external=True)
 
 
@@ -84,7 +86,7 @@ def add_sessions_of_backend(name: str) -> None:
     """Define `tests-<name>`."""
 
     def tests(session: nox.Session) -> None:
-        command = ["-m", "pytest", "tests/backends", "--backend", name, *session.posargs]
+        command = ["-m", "pytest", *IN_PARALLEL, "tests/backends", "--backend", name, *session.posargs]
         # The tests' tensors are small: a second thread costs more than it brings, most on a busy machine.
         session.run(python_of(session, name), *command, env={"OMP_NUM_THREADS": "1"}, external=True)
 

@@ -14,7 +14,7 @@ from common.errors import RunError
 from common.folder import ImageData
 from common.spec import ExperimentSpec
 
-NAMES = ("sgd, sum", "strong decay", "cosine, momentum", "weighted and smoothed")
+NAMES = ("sgd, sum", "strong decay", "cosine, momentum", "weighted and smoothed", "lora, sgd")
 SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in NAMES)
 
 
