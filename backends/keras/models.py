@@ -113,7 +113,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon,
             is_training=True,
         )  # fmt: skip
-        share = resnet.BATCH_NORM_MOMENTUM
+        share = 1 - self.momentum
         self.moving_mean.assign((1 - share) * self.moving_mean.value + share * mean)
         self.moving_variance.assign((1 - share) * self.moving_variance.value + share * variance)
         return outputs
