@@ -35,12 +35,13 @@ def main(arguments: list[str]) -> int:
     seeds = options.seeds
     if seeds is None:
         seeds = read_preset(options.preset).get("seeds", DEFAULT_SEEDS)
-    if seeds < 1 or options.jobs < 1:
+    jobs = comparing.default_jobs() if options.jobs is None else options.jobs
+    if seeds < 1 or jobs < 1:
         raise UserError("--seeds and --jobs: expected at least 1")
     with experiment.reserved(options.output):
         runs = comparing.plan_runs(options, seeds, arguments)
         with ComparisonView(runs) as view:
-            comparing.Comparison(runs, options.jobs, view.on_change).work()
+            comparing.Comparison(runs, jobs, view.on_change).work()
         records = comparing.records_of(runs)
         failed = {run.label: run.error for run in runs if run.state == "failed"}
         if records:

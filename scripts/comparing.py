@@ -289,6 +289,11 @@ def error_of(run: Run, code: int) -> str:
     return lines[-1].removeprefix("error: ") if lines else f"it ended with exit code {code}"
 
 
+def default_jobs() -> int:
+    """One job a GPU; without a GPU two, since on few cores two runs of one thread get further than one of two."""
+    return len(visible_gpus()) or 2
+
+
 def cores_of(job: int, jobs: int) -> set[int]:
     """The cores of one of several jobs: all for a single one; more jobs than cores share."""
     if not hasattr(os, "sched_getaffinity"):

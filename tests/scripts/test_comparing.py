@@ -152,6 +152,13 @@ def test_jobs_share_the_gpus(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Comparison(runs, 1, print).variables(0)["CUDA_VISIBLE_DEVICES"] == "3,5"
 
 
+def test_without_a_number_of_jobs_there_is_one_a_gpu_or_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert comparing.default_jobs() == 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert comparing.default_jobs() == 2
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
