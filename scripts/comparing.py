@@ -175,6 +175,8 @@ class Comparison:
 
     def build_environments(self) -> None:
         """Build the missing environments, one after the other."""
+        # pip's own bars would write over those of the runs.
+        os.environ.setdefault("PIP_QUIET", "2")
         for backend in BUILD_ORDER:
             if self.builds.get(backend) != "waiting" or self.stopped:
                 continue
