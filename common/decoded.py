@@ -120,9 +120,11 @@ def prepare(samples: Sequence[Sample], folder: Path, limit: int, workers: int) -
             write_atomically(index, json.dumps({"fingerprint": wanted, "sizes": sizes}).encode())
         # The date of the last use, by which `make_room` chooses.
         os.utime(pixels)
-    offsets = np.cumsum([0, *(3 * height * width for height, width in sizes)]).tolist()
-    places = {path: (offset, *size) for path, offset, size in zip(paths, offsets, sizes, strict=False)}
-    return DecodedImages(pixels, places), offsets[-1]
+        offsets = np.cumsum([0, *(3 * height * width for height, width in sizes)]).tolist()
+        places = {path: (offset, *size) for path, offset, size in zip(paths, offsets, sizes, strict=False)}
+        images = DecodedImages(pixels, places)
+        # Mapped while no other run can delete the file; from now on this one keeps it.
+        return images, images.pixels.size
 
 
 def fingerprint(paths: Sequence[str]) -> str:

@@ -234,7 +234,7 @@ def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
     where dropping the last batch leaves none."""
     if spec.last_batch == "drop":
         for split, samples in (("training", data.train), ("test", data.test)):
-            if len(samples) < spec.batch_size:
+            if (spec.epochs or split == "test") and len(samples) < spec.batch_size:
                 raise UserError(
                     f"last_batch = drop leaves out all {len(samples)} {split} images; choose a --batch-size of at "
                     "most that, or --last-batch keep"

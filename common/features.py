@@ -44,8 +44,9 @@ def reused(spec: ExperimentSpec, phase: Phase) -> bool:
 
     Only with the shared pipeline, whose order of the samples is known here: the framework's own has its own.
     """
-    allowed = spec.reuse_features == "auto" and spec.pipeline == "shared" and not spec.augments
-    return allowed and freezes_backbone(phase)
+    # Features are kept as float32.
+    allowed = spec.reuse_features == "auto" and spec.pipeline == "shared" and spec.precision != "fp64"
+    return allowed and not spec.augments and freezes_backbone(phase)
 
 
 def describe(spec: ExperimentSpec, phase: Phase) -> str | None:
@@ -55,6 +56,8 @@ def describe(spec: ExperimentSpec, phase: Phase) -> str | None:
     if reused(spec, phase):
         return "the features of each image are computed once"
     reason = "reuse_features is never"
+    if spec.precision == "fp64":
+        reason = "features are kept as float32"
     if spec.pipeline == "native":
         reason = "the pipeline is native"
     if spec.augments:

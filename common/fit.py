@@ -187,7 +187,8 @@ def steps(spec: ExperimentSpec, data: ImageData) -> int:
     train, *evaluated = (math.ceil(count / spec.batch_size) for count in images)
     # Features that are computed once take as many batches as an epoch.
     reused = sum(features.reused(spec, phase) for phase in groups.phases(spec) if phase.epochs)
-    return (spec.epochs + reused) * (train + sum(evaluated)) or sum(evaluated)
+    once = math.ceil(len(data.train) / spec.batch_size) + sum(evaluated)
+    return spec.epochs * (train + sum(evaluated)) + reused * once or sum(evaluated)
 
 
 def counted_images(spec: ExperimentSpec, images: int) -> int:

@@ -97,7 +97,7 @@ def mean_head(source: Mapping[str, NDArray[Any]], rows: Sequence[Sequence[int]])
 def evaluate(backend: Backend, model: Any, spec: ExperimentSpec, data: ImageData, watch: Watch) -> History:
     """What the source network `model` says of the data without training: a history without epochs."""
     rows, transform = rows_for(spec, data.classes), pipeline.transform_for(spec)
-    watch.on_start(sum(-(-len(samples) // spec.batch_size) for samples in (data.validation, data.test)))
+    watch.on_start(fit.steps(spec, data))
     said = fit.evaluate(backend, model, spec, transform, data, watch, pipeline.ImageSource(data.read))
     validation, test = (p and Predictions(group_logits(p.logits, rows), p.labels) for p in said)
     return History(test=test, validation=validation)

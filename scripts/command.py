@@ -34,8 +34,7 @@ def start(
     hand_over(command, backend, arguments)
     from common.errors import RunError, UserError
 
-    # So that a run that is told to end leaves a record that says so.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_once()
     try:
         sys.exit(main(arguments))
     except (UserError, RunError) as error:
@@ -44,6 +43,24 @@ def start(
     except KeyboardInterrupt:
         say("\nInterrupted.")
         sys.exit(INTERRUPTED)
+
+
+def interrupt_once() -> None:
+    """Let SIGTERM end a command as Ctrl-C does, so that a run leaves a record that says so; but not disturb that where
+    both come, as to the processes of a comparison."""
+    told = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal told
+        if told and number == signal.SIGTERM:
+            return
+        told = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A shell's background job ignores Ctrl-C, and goes on doing so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def value_of(arguments: list[str], option: str) -> str | None:

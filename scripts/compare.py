@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.command import start
+from scripts.command import start, value_of
 
 if TYPE_CHECKING:
     from common.record import RunRecord
+    from scripts.options import CompareOptions
 
 
 DEFAULT_SEEDS = 3
@@ -22,15 +23,21 @@ def main(arguments: list[str]) -> int:
     """Run what is not done, make the report; return 1 if a run failed."""
     from scripts.options import CompareOptions, parse_strategies
 
+    arguments = with_backend(arguments)
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
-    if options.records:
-        return report_records(options.records, options.output or Path("runs/report"), options.crosscheck)
-    options.output = options.output or Path("runs") / f"compare-{options.preset}"
     from common import experiment
     from common.errors import UserError
+    from common.report.collect import read_crosscheck
     from common.spec import read_preset
     from scripts import comparing
     from scripts.comparison_view import ComparisonView
+
+    if value_of(arguments, "--crosscheck") is not None or options.crosscheck.is_file():
+        # Before hours of training, not after.
+        read_crosscheck(options.crosscheck)
+    if options.records:
+        return report_records(options.records, options.output or Path("runs/report"), options.crosscheck)
+    options.output = options.output or Path("runs") / default_name(options)
 
     seeds = options.seeds
     if seeds is None:
@@ -38,23 +45,64 @@ def main(arguments: list[str]) -> int:
     jobs = comparing.default_jobs() if options.jobs is None else options.jobs
     if seeds < 1 or jobs < 1:
         raise UserError("--seeds and --jobs: expected at least 1")
+    runs = comparing.plan_runs(options, seeds, arguments)
     with experiment.reserved(options.output):
-        runs = comparing.plan_runs(options, seeds, arguments)
         with ComparisonView(runs) as view:
             comparing.Comparison(runs, jobs, view.on_change).work()
         records = comparing.records_of(runs)
         failed = {run.label: run.error for run in runs if run.state == "failed"}
         if records:
-            write_report(records, options.output, options.crosscheck, arguments, failed)
+            write_report(records, options.output, options.crosscheck, arguments[:-2], failed)
     return view.show_failures(runs)
 
 
-def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> int:
-    """The report of given records."""
-    from common.record import find_records, read_record
+def with_backend(arguments: list[str]) -> list[str]:
+    """The arguments with the first backend of the comparison as --backend, for which the options are checked first.
 
-    records = {path: read_record(path) for path in find_records(paths)}
-    write_report(records, output, crosscheck, [*map(str, paths)], {})
+    Raises UserError for a --backend of the user's.
+    """
+    import backends
+    from common.errors import UserError
+    from common.spec import MODELS_BY_BACKEND, preset_names, read_preset
+
+    if value_of(arguments, "--backend") is not None:
+        raise UserError("--backend: a comparison has several; name them with --backends")
+    preset = value_of(arguments, "--preset")
+    in_preset = read_preset(preset)["spec"] if preset in preset_names() else {}
+    model = value_of(arguments, "--model") or in_preset.get("model", "resnet18")
+    able = [name for name, models in MODELS_BY_BACKEND.items() if model in models]
+    first = (value_of(arguments, "--backends") or "").split(",")[0]
+    chosen = first if first in backends.NAMES else next(iter(able), "torch")
+    return [*arguments, "--backend", chosen]
+
+
+def default_name(options: CompareOptions) -> str:
+    """The folder of a comparison under runs/: other data than the preset's have one of their own."""
+    from common.spec import read_preset
+
+    own = read_preset(options.preset)["spec"].get("data") == options.spec.data
+    return f"compare-{options.preset}" + ("" if own else f"-{Path(options.spec.data).stem}")
+
+
+def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> int:
+    """The report of given records; below a folder, files that are no records are said and left out."""
+    from common import experiment
+    from common.errors import UserError
+    from common.record import find_records, read_record
+    from scripts.display import console
+
+    records = {}
+    for path in find_records(paths):
+        try:
+            records[path] = read_record(path)
+        except UserError as error:
+            if path in paths:
+                raise
+            console.print(f"left out: {error}", style="yellow", soft_wrap=True)
+    if not records:
+        raise UserError("none of the records can be read")
+    with experiment.reserved(output):
+        write_report(records, output, crosscheck, [*map(str, paths)], {})
     return 0
 
 

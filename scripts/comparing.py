@@ -23,9 +23,10 @@ import backends
 from common import experiment, fit, weights
 from common.errors import UserError
 from common.folder import ImageData
-from common.record import RECORD, RunRecord, read_record
+from common.record import PREDICTIONS, RECORD, RunRecord, read_record
 from common.spec import MODELS_BY_BACKEND, ExperimentSpec
 from scripts import environments
+from scripts.display import console
 from scripts.options import CompareOptions, as_arguments, given_fields, parse_strategies
 
 LOG = "log.txt"
@@ -50,6 +51,7 @@ class Run:
     steps: int
     """Batches, those of the evaluations included."""
     state: State = "waiting"
+    started: bool = False
     steps_done: int = 0
     error: str = ""
 
@@ -80,7 +82,9 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
         # The seed chooses the validation images.
         key = (spec.strategy, spec.seed if spec.validation else 0)
         data = loaded[key] = loaded.get(key) or experiment.load_data(spec)
-        spec, _ = experiment.settle(spec.replace(classes=len(data.classes)), data, given_fields(arguments))
+        spec, choice = experiment.settle(spec.replace(classes=len(data.classes)), data, given_fields(arguments))
+        if choice is not None and not runs:
+            console.print(choice.why, soft_wrap=True)
         runs.append(plan_run(options, spec, data))
         skip_if_complete(runs[-1], data, options.overwrite)
     return runs
@@ -89,41 +93,48 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
 def chosen_backends(options: CompareOptions) -> list[str]:
     """The backends to compare, in the project's order; raises UserError for a name that is none, or that lacks the
     model."""
-    wanted = [name for text in options.backends for name in text.split(",") if name] or list(backends.NAMES)
-    for name in wanted:
+    wanted = [name for text in options.backends for name in text.split(",") if name]
+    # Those that were not asked for are left out where they lack the model.
+    for name in wanted or [name for name in backends.NAMES if options.spec.model in MODELS_BY_BACKEND[name]]:
         if name not in backends.NAMES:
             raise UserError(f"--backends {name}: the backends are {', '.join(backends.NAMES)}")
         if options.spec.model not in MODELS_BY_BACKEND[name]:
             able = [n for n, models in MODELS_BY_BACKEND.items() if options.spec.model in models]
             raise UserError(f"--model {options.spec.model}: not offered by {name}; choose --backends {' '.join(able)}")
-    return [name for name in backends.NAMES if name in wanted]
+    return [
+        name for name in backends.NAMES if (name in wanted if wanted else options.spec.model in MODELS_BY_BACKEND[name])
+    ]
 
 
 def plan_run(options: CompareOptions, spec: ExperimentSpec, data: ImageData) -> Run:
     """One run, with its folder and its command."""
     assert options.output is not None
     folder = options.output / spec.backend / f"{spec.strategy}-seed{spec.seed}"
+    experiment.check_output(spec, folder, overwrite=True)
     arguments = [*as_arguments(spec, options.preset), "--output", str(folder)]
     return Run(spec, folder, [*arguments, *(["--tensorboard"] if options.tensorboard else [])], fit.steps(spec, data))
 
 
 def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:
-    """Mark a run as done whose record is complete, with the same spec on the same data.
+    """Mark a run as done whose record is complete.
 
-    Raises UserError where a complete record is of something else, unless it may be replaced.
+    Raises UserError where a record is of another spec or other data, unless it may be replaced.
     """
     if not (run.folder / RECORD).exists() or overwrite:
         return
-    record = read_record(run.folder)
-    if record.status != "complete":
-        return
-    if record.data["fingerprint"] != data.fingerprint or record.spec != run.spec:
+    try:
+        record = read_record(run.folder)
+    except UserError as error:
+        raise UserError(f"{error}; delete it, or replace it with --overwrite") from error
+    # A run that failed early knows no data.
+    if record.data.get("fingerprint", data.fingerprint) != data.fingerprint or record.spec != run.spec:
         other = [name for name, value in run.spec.to_dict().items() if record.spec.to_dict()[name] != value]
         raise UserError(
-            f"--output {run.folder.parent.parent}: {run.folder} holds a complete run with other "
+            f"--output {run.folder.parent.parent}: {run.folder} holds a run with other "
             f"{', '.join(other) or 'images'}; choose another --output, or replace it with --overwrite"
         )
-    run.state, run.steps_done = "done", run.steps
+    if record.status == "complete":
+        run.state, run.steps_done = "done", run.steps
 
 
 @dataclass
@@ -183,8 +194,8 @@ class Comparison:
             self.say_of(backend, "building")
             try:
                 environments.ensure(backend)
-            except environments.EnvironmentFailed as failed:
-                self.say_of(backend, str(failed))
+            except Exception as error:  # whatever it is, the runs that wait for it must end
+                self.say_of(backend, str(error) or type(error).__name__)
             else:
                 self.say_of(backend, "ready")
 
@@ -203,7 +214,11 @@ class Comparison:
     def run_some(self, job: int) -> None:
         """Take one waiting run after the other until there is none."""
         while (run := self.take()) is not None:
-            self.run_one(run, job)
+            try:
+                self.run_one(run, job)
+            except (OSError, UserError) as error:
+                run.state, run.error = "failed", str(error)
+                self.on_change(run, run.error)
             with self.changed:
                 self.changed.notify_all()
 
@@ -227,6 +242,10 @@ class Comparison:
         """Run one process to its end; its messages go into a log beside its record."""
         self.on_change(run, "starting")
         run.folder.mkdir(parents=True, exist_ok=True)
+        run.started = True
+        for stale in (RECORD, PREDICTIONS):
+            # A run that fails at once must not be taken for an earlier one.
+            (run.folder / stale).unlink(missing_ok=True)
         command = [*RUN_COMMAND, *run.arguments, "--overwrite", "--progress", "json"]
         started = time.perf_counter()
         with (run.folder / LOG).open("w", encoding="utf-8") as log:
@@ -255,7 +274,7 @@ class Comparison:
 
     def variables(self, job: int) -> dict[str, str]:
         """The environment variables of a job's processes."""
-        variables = environments.project_variables()
+        variables = {**environments.project_variables(), "PYTHONUNBUFFERED": "1"}
         if self.jobs > 1:
             # Threads that wait for work must not take the cores of the other jobs.
             variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -276,11 +295,13 @@ def read_events(process: subprocess.Popen[str], log: Any) -> Iterator[dict[str, 
             event = json.loads(line)
             yield {"steps": int(event["steps"]), "text": str(event["text"])}
         except (ValueError, TypeError, KeyError):
+            # At once, so that it stands before what the process says of its end.
             log.write(line)
+            log.flush()
 
 
 def error_of(run: Run, code: int) -> str:
-    """Why a run failed: what its record says, else the last line of its log."""
+    """Why a run failed: what its record says, else the last error in its log, else the log's last line."""
     try:
         error = read_record(run.folder).error
         if error:
@@ -288,7 +309,8 @@ def error_of(run: Run, code: int) -> str:
     except UserError:
         pass
     lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else f"it ended with exit code {code}"
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [f"it ended with exit code {code}"])[-1]
 
 
 def default_jobs() -> int:
@@ -316,15 +338,16 @@ def bind(pid: int, cores: set[int]) -> None:
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip() not in ("", "-1")]
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
     listed = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, check=False)
-    return [str(number) for number, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+    gpus = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number, _ in enumerate(gpus)] if listed.returncode == 0 else []
 
 
 def records_of(runs: Sequence[Run]) -> dict[Path, RunRecord]:
-    """The records that the runs left, whatever their status."""
-    paths = [run.folder / RECORD for run in runs]
+    """The records that the runs left, whatever their status; not those of earlier ones that were not replaced."""
+    paths = [run.folder / RECORD for run in runs if run.started or run.state == "done"]
     return {path: read_record(path) for path in paths if path.exists()}

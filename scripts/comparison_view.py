@@ -56,7 +56,7 @@ class ComparisonView:
             console.print(Text(f"[{ended}/{len(self.runs)}] {run.label}: {text}", style=style), soft_wrap=True)
 
     def show_failures(self, runs: Sequence[Run]) -> int:
-        """List the runs that failed, with their logs; 1 if there are any, else 0."""
+        """List the runs that failed, with their logs; 0 if all runs are done, else 1."""
         failed = [run for run in runs if run.state == "failed"]
         if failed:
             console.print(f"\n{len(failed)} of {len(runs)} runs failed:", style="bold red")
@@ -64,4 +64,4 @@ class ComparisonView:
             console.print(f"{run.label}: {run.error}", style="red", soft_wrap=True)
             if (run.folder / LOG).exists():
                 console.print(f"  log: {run.folder / LOG}", style="dim", soft_wrap=True)
-        return 1 if failed else 0
+        return 0 if all(run.state == "done" for run in runs) else 1

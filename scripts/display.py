@@ -122,6 +122,7 @@ def show_runs(records: dict[str, RunRecord]) -> None:
 def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
     """A line a record, sorted by strategy and backend, and below it in what else the runs of a strategy differ."""
     table = make_table("record", "strategy", "backend", "seed", "test accuracy", "test loss", "images/s", "status")
+    table.columns[1].no_wrap = True
     chosen = sorted(records.items(), key=lambda item: (item[1].spec.strategy, item[1].spec.backend, item[1].spec.seed))
     for number, (_, record) in enumerate(chosen, start=1):
         speed = record.timing.get("images_per_second")
@@ -210,7 +211,9 @@ def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console)
     heads = Table("model", "shape of the head's weight", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name, shape in findings["head_shapes"].items():
         heads.add_row(name, " x ".join(map(str, shape)) if shape else "none: there are no source weights")
-    multiples_of = "learning-rate multiples" + (" of the adapters" if findings["phases"][-1]["adapters"] else "")
+    multiples_of = "learning-rate multiples" + (
+        " of the adapters" if any(phase["adapters"] for phase in findings["phases"]) else ""
+    )
     stages = Table("stage", "parameters", multiples_of, box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for stage, count in findings["parameters_by_stage"].items():
         multiples = [f"{phase['multiples'][stage]:g}" for phase in findings["phases"]]

@@ -87,7 +87,9 @@ class Trainer:
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
         # Told their device like the outputs of a step, these need no second compilation at the second step.
         self.optimizer_state = jax.device_put(optimizer.init(model.params), model.device)
-        self.targets = jnp.array(target_table(spec, class_counts), model.module.dtype, device=model.device)
+        self.targets = jnp.array(
+            target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.device
+        )
         self.loss_sum, self.correct = zero_sums(model)
 
     def train_step(self, images: Array, labels: Array, rate_factor: float = 1.0) -> None:
@@ -266,7 +268,7 @@ def gradients(
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
-    targets = jnp.array(target_table(spec, class_counts), model.module.dtype, device=model.device)
+    targets = jnp.array(target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.device)
     tree = compiled_gradients(
         model.module, spec.loss_reduction, trained_names(model, phase), phase.frozen_statistics, model.params,
         model.batch_stats, images, targets[labels],

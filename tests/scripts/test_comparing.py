@@ -5,6 +5,8 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -137,6 +139,59 @@ def test_an_interrupted_comparison_ends_its_processes(pictures) -> None:
     assert not runs[1].folder.exists()
 
 
+def test_ctrl_c_on_a_terminal_marks_every_record(pictures) -> None:
+    """The terminal tells the whole process group, and the comparison tells its processes once more."""
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "import scripts.compare\nfrom scripts import command, comparing, environments\n"
+        f"comparing.RUN_COMMAND = {FAKE_RUN!r}\n"
+        "environments.ready_python = lambda name, cuda=None: Path(sys.executable)\n"
+        "command.hand_over = lambda *arguments: None\n"
+        "command.start('compare', scripts.compare.main)"
+    )
+    arguments = arguments_for(pictures, "--epochs", "5000", "--backends", "torch,jax", "--strategy", "scratch")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], env=environments.project_variables(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    records = [Path(f"out/{backend}/scratch-seed0/record.json") for backend in ("torch", "jax")]
+    while process.poll() is None and not all(path.exists() and read_record(path).epochs for path in records):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert [read_record(path).status for path in records] == ["interrupted", "interrupted"]
+
+
+def test_an_early_failure_is_not_taken_for_an_earlier_run(pictures, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    arguments = arguments_for(pictures, "--backends", "torch", "--seeds", "1", "--strategy", "scratch")
+    assert scripts.compare.main(arguments) == 0
+    program = "import sys\nprint('scratch: torch')\nsys.exit('error: no GPU')"
+    monkeypatch.setattr(comparing, "RUN_COMMAND", (sys.executable, "-c", program))
+    assert scripts.compare.main([*arguments, "--overwrite"]) == 1
+    assert "torch scratch, seed 0: no GPU" in capsys.readouterr().out
+    assert not Path("out/torch/scratch-seed0/record.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_ends_it_before_anything_runs(pictures) -> None:
+    Path("out").mkdir()
+    Path("out/torch").touch()
+    with pytest.raises(UserError, match="torch is no folder"):
+        scripts.compare.main(arguments_for(pictures, "--backends", "torch", "jax"))
+
+
+def test_a_build_that_breaks_ends_its_runs(pictures, monkeypatch) -> None:
+    monkeypatch.setattr(environments, "ready_python", lambda name, cuda=None: None)
+    monkeypatch.setattr(environments, "ensure", lambda name: 1 / 0)
+    runs = plan(arguments_for(pictures, "--seeds", "1", "--backends", "torch"))
+    Comparison(runs, 1, lambda run, text: None).work()
+    assert [run.error for run in runs] == ["division by zero"] * 2
+
+
+def test_backends_without_the_model_are_left_out(pictures) -> None:
+    arguments = scripts.compare.with_backend(arguments_for(pictures, "--model", "resnet18_v2", "--weights", "none"))
+    assert [run.spec.backend for run in plan(arguments)] == ["mxnet"] * 3
+
+
 def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4}, raising=False)
     assert [comparing.cores_of(job, 2) for job in range(2)] == [{0, 2, 4}, {1, 3}]
@@ -163,7 +218,9 @@ def test_without_a_number_of_jobs_there_is_one_a_gpu_or_two(monkeypatch: pytest.
     ("more", "message"),
     [
         (["--backends", "torhc"], "the backends are torch, keras"),
-        (["--model", "resnet50"], "not offered by mxnet; choose --backends torch keras jax"),
+        (["--model", "resnet50", "--backends", "torch,mxnet"], "not offered by mxnet; choose --backends torch keras"),
+        (["--backend", "jax"], "--backends"),
+        (["--crosscheck", "nowhere.json"], "no such crosscheck"),
         (["--seeds", "0"], "at least 1"),
         (["--data", "nowhere"], "nowhere"),
     ],
