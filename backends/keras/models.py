@@ -129,6 +129,9 @@ def read_source(spec: ExperimentSpec) -> weights.Arrays:
     try:
         if architecture == "resnet18":
             zoo = keras_hub.models.ImageClassifier.from_preset(HUB_PRESET, activation=None)
+            # Where the file of the head's numbers is missing, KerasHub leaves a new head, whose bias is zero.
+            if not zoo.output_dense.bias.numpy().any():
+                raise FileNotFoundError("the preset has no weights for its head")
             backbone = zoo.backbone
             outputs = zoo.output_dense(zoo.pooler(backbone.output))
         else:
