@@ -31,8 +31,8 @@ nox.options.sessions = [
     *(f"tests-{name}" for name in backends.NAMES),
     "crosscheck-short",
 ]
-# A process a core: the tests' tensors are too small for threads.
-IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4")
+# Two processes, if there are two cores: the tests' tensors are too small for threads, and TensorFlow takes GB for each.
+IN_PARALLEL = ("-n", "auto", "--maxprocesses", "2")
 # Enough to see every definition, in a few minutes.
 SHORT_CROSSCHECK = ("--short", "--image-size", "72", "--batch-size", "8", "--steps", "6", "--train-limit", "50")
 
