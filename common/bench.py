@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import decoded, fit, groups, pipeline, resnet, weights
 from common.errors import UserError
-from common.fit import Watch
+from common.fit import Quiet
 from common.folder import ImageData, Sample, read_folder
 from common.spec import ExperimentSpec
 from common.tab import TabProcess
@@ -33,13 +33,6 @@ PASSES = {"train": 3, "test": 1}
 
 Slice = Callable[[], tuple[int, float]]
 """Does a piece of work; how much of it (images, or products), and in how many seconds."""
-
-
-class Quiet(Watch):
-    """Says nothing."""
-
-    def on_epoch(self, metrics: fit.EpochMetrics, predictions: fit.Predictions) -> None:
-        pass
 
 
 @dataclass

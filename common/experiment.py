@@ -32,7 +32,7 @@ from common import (
     weights,
 )  # fmt: skip
 from common.errors import RunError, UserError
-from common.fit import EpochMetrics, History, Predictions, Watch
+from common.fit import EpochMetrics, ForwardingWatch, History, Predictions, Watch
 from common.folder import ImageData
 from common.record import RunRecord
 from common.spec import ExperimentSpec
@@ -42,25 +42,17 @@ if TYPE_CHECKING:
     from backends.contract import Backend
 
 
-class RecordingWatch(Watch):
+class RecordingWatch(ForwardingWatch):
     """Writes the record after every epoch, and passes everything on to another watch."""
 
     def __init__(self, folder: Path, run: RunRecord, shown: Watch) -> None:
-        self.folder, self.run, self.shown = folder, run, shown
-
-    def on_note(self, text: str) -> None:
-        self.shown.on_note(text)
-
-    def on_start(self, steps: int) -> None:
-        self.shown.on_start(steps)
-
-    def on_progress(self, steps: int, text: str) -> None:
-        self.shown.on_progress(steps, text)
+        super().__init__(shown)
+        self.folder, self.run = folder, run
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
         self.run.epochs.append(metrics)
         record.write_record(self.folder, self.run)
-        self.shown.on_epoch(metrics, predictions)
+        super().on_epoch(metrics, predictions)
 
 
 def load_data(spec: ExperimentSpec) -> ImageData:

@@ -111,6 +111,32 @@ class Watch:
         print(describe(metrics))
 
 
+class Quiet(Watch):
+    """Says nothing of epochs."""
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        pass
+
+
+class ForwardingWatch(Watch):
+    """Passes everything on to another watch; for watches that do something besides."""
+
+    def __init__(self, shown: Watch) -> None:
+        self.shown = shown
+
+    def on_note(self, text: str) -> None:
+        self.shown.on_note(text)
+
+    def on_start(self, steps: int) -> None:
+        self.shown.on_start(steps)
+
+    def on_progress(self, steps: int, text: str) -> None:
+        self.shown.on_progress(steps, text)
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        self.shown.on_epoch(metrics, predictions)
+
+
 def describe(metrics: EpochMetrics) -> str:
     """The line of an epoch."""
     validation = "" if metrics.validation_accuracy is None else f"val acc {metrics.validation_accuracy:.3f}, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import io
 import json
-import os
 import platform
 import sys
 import zipfile
@@ -20,6 +19,7 @@ from common.errors import UserError
 from common.files import write_atomically
 from common.fit import EpochMetrics, Predictions
 from common.folder import ImageData
+from common.machine import available_cores
 from common.spec import ExperimentSpec
 
 SCHEMA_VERSION = 1
@@ -179,7 +179,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "versions": {"numpy": np.__version__, "pillow": PIL.__version__},
     }
 

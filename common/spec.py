@@ -28,6 +28,11 @@ MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
 }
 
 
+def backends_with(model: str) -> list[str]:
+    """The backends that offer a model."""
+    return [backend for backend, models in MODELS_BY_BACKEND.items() if model in models]
+
+
 @dataclass(frozen=True)
 class StageMultiples:
     """Multiples of the learning rate for the stages of the backbone; 0 freezes a stage's parameters."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -17,6 +14,7 @@ from typing import Any
 import backends
 from common import record
 from common.errors import RunError
+from common.machine import without_messages
 from common.spec import ExperimentSpec
 
 # Backend -> the fields of a spec with which it does what its tab does.
@@ -135,19 +133,6 @@ def serve(backend: str, connection: Connection) -> None:
         except Exception as error:  # goes to the process that asked
             answer = RunError(f"{type(error).__name__}: {error}")
         connection.send(answer)
-
-
-@contextmanager
-def without_messages() -> Iterator[None]:
-    """Drop what native code writes to stderr, such as TensorFlow's greetings; Python's exceptions pass."""
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
 
 
 def load(backend: str) -> ModuleType:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from common.fit import EpochMetrics, Predictions, Watch
+from common.fit import EpochMetrics, ForwardingWatch, Predictions, Watch
 from common.spec import ExperimentSpec
 
 FOLDER = "tensorboard"
 
 
-class TensorBoardWatch(Watch):
+class TensorBoardWatch(ForwardingWatch):
     """Writes the metrics of every epoch as scalars and the spec as text, and passes everything on to another watch.
 
     The tags are loss/train, loss/test, accuracy/train, accuracy/test and images_per_second, all by epoch, and with a
@@ -19,7 +19,8 @@ class TensorBoardWatch(Watch):
     """
 
     def __init__(self, folder: Path, spec: ExperimentSpec, shown: Watch) -> None:
-        self.folder, self.spec, self.shown = folder / FOLDER, spec, shown
+        super().__init__(shown)
+        self.folder, self.spec = folder / FOLDER, spec
 
     def __enter__(self) -> TensorBoardWatch:
         from tensorboardX import SummaryWriter
@@ -33,15 +34,6 @@ class TensorBoardWatch(Watch):
 
     def __exit__(self, *exception: object) -> None:
         self.writer.close()
-
-    def on_note(self, text: str) -> None:
-        self.shown.on_note(text)
-
-    def on_start(self, steps: int) -> None:
-        self.shown.on_start(steps)
-
-    def on_progress(self, steps: int, text: str) -> None:
-        self.shown.on_progress(steps, text)
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
         scalars = {
@@ -57,4 +49,4 @@ class TensorBoardWatch(Watch):
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, value, metrics.epoch)
         self.writer.flush()
-        self.shown.on_epoch(metrics, predictions)
+        super().on_epoch(metrics, predictions)

@@ -63,16 +63,15 @@ def with_backend(arguments: list[str]) -> list[str]:
     """
     import backends
     from common.errors import UserError
-    from common.spec import MODELS_BY_BACKEND, preset_names, read_preset
+    from common.spec import backends_with, preset_names, read_preset
 
     if value_of(arguments, "--backend") is not None:
         raise UserError("--backend: a comparison has several; name them with --backends")
     preset = value_of(arguments, "--preset")
     in_preset = read_preset(preset)["spec"] if preset in preset_names() else {}
     model = value_of(arguments, "--model") or in_preset.get("model", "resnet18")
-    able = [name for name, models in MODELS_BY_BACKEND.items() if model in models]
     first = (value_of(arguments, "--backends") or "").split(",")[0]
-    chosen = first if first in backends.NAMES else next(iter(able), "torch")
+    chosen = first if first in backends.NAMES else next(iter(backends_with(model)), "torch")
     return [*arguments, "--backend", chosen]
 
 

@@ -24,7 +24,7 @@ from common import experiment, fit, weights
 from common.errors import UserError
 from common.folder import ImageData
 from common.record import PREDICTIONS, RECORD, RunRecord, read_record
-from common.spec import MODELS_BY_BACKEND, ExperimentSpec
+from common.spec import ExperimentSpec, backends_with
 from scripts import environments
 from scripts.display import console
 from scripts.options import CompareOptions, as_arguments, given_fields, parse_strategies
@@ -75,13 +75,19 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
         for backend in names
     ]
     # A bad spec, bad weights and a failing download end the comparison before anything is run.
-    runs: list[Run] = []
-    loaded: dict[tuple[str, int], ImageData] = {}
-    for spec in specs:
+    for spec in {(spec.backend, spec.model, spec.weights): spec for spec in specs}.values():
         weights.read_for(spec)
-        # The seed chooses the validation images.
-        key = (spec.strategy, spec.seed if spec.validation else 0)
-        data = loaded[key] = loaded.get(key) or experiment.load_data(spec)
+    runs: list[Run] = []
+    loaded: dict[tuple[object, ...], ImageData] = {}
+    for spec in specs:
+        # All that choosing images depends on; of the seed only the validation images do.
+        key = (
+            spec.data, spec.data_url, spec.data_sha1, spec.bad_images, spec.train_limit, spec.test_limit,
+            spec.validation, spec.seed if spec.validation else None,
+        )  # fmt: skip
+        if key not in loaded:
+            loaded[key] = experiment.load_data(spec)
+        data = loaded[key]
         spec, choice = experiment.settle(spec.replace(classes=len(data.classes)), data, given_fields(arguments))
         if choice is not None and not runs:
             console.print(choice.why, soft_wrap=True)
@@ -93,17 +99,15 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
 def chosen_backends(options: CompareOptions) -> list[str]:
     """The backends to compare, in the project's order; raises UserError for a name that is none, or that lacks the
     model."""
-    wanted = [name for text in options.backends for name in text.split(",") if name]
+    able = backends_with(options.spec.model)
     # Those that were not asked for are left out where they lack the model.
-    for name in wanted or [name for name in backends.NAMES if options.spec.model in MODELS_BY_BACKEND[name]]:
+    wanted = [name for text in options.backends for name in text.split(",") if name] or able
+    for name in wanted:
         if name not in backends.NAMES:
             raise UserError(f"--backends {name}: the backends are {', '.join(backends.NAMES)}")
-        if options.spec.model not in MODELS_BY_BACKEND[name]:
-            able = [n for n, models in MODELS_BY_BACKEND.items() if options.spec.model in models]
+        if name not in able:
             raise UserError(f"--model {options.spec.model}: not offered by {name}; choose --backends {' '.join(able)}")
-    return [
-        name for name in backends.NAMES if (name in wanted if wanted else options.spec.model in MODELS_BY_BACKEND[name])
-    ]
+    return [name for name in backends.NAMES if name in wanted]
 
 
 def plan_run(options: CompareOptions, spec: ExperimentSpec, data: ImageData) -> Run:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from backends.contract import Device
 from common import precision
 from common.errors import UserError
+from common.machine import available_cores, without_messages
 from common.spec import ExperimentSpec
-
-
-@contextlib.contextmanager
-def without_messages() -> Iterator[None]:
-    """Drop what native code writes to stderr; Python's exceptions pass."""
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-
 
 # Keras reads its backend, and TensorFlow the others, when they are imported.
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -40,7 +25,7 @@ with without_messages():
 tf.get_logger().setLevel("ERROR")
 
 # The order of sums depends on the number of threads, and TensorFlow's own choice on more than the machine.
-CPU_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CPU_THREADS = available_cores()
 tf.config.threading.set_intra_op_parallelism_threads(CPU_THREADS)
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from backends.contract import Device
 from common import precision
 from common.errors import UserError
+from common.machine import available_cores
 from common.spec import ExperimentSpec
 
-# The cores this process may use, where the operating system tells.
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 # Read once, while MXNet is imported or first used; what the user has set stands.
 SETTINGS = {
     # MXNet takes half of the cores unless told.
-    "OMP_NUM_THREADS": str(CORES),
+    "OMP_NUM_THREADS": str(available_cores()),
     # Threads that spin while they wait cost most of the speed when anything else wants the cores.
     "OMP_WAIT_POLICY": "passive",
     "MXNET_ENFORCE_DETERMINISM": "1",

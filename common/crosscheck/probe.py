@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import description, fit, groups, imagenet, pipeline, resnet, schedules
+from common import description, groups, imagenet, pipeline, resnet, schedules
 from common.crosscheck.scenarios import Scenario, sample
 from common.files import write_atomically
-from common.fit import Watch
+from common.fit import Quiet
 from common.folder import ImageData
 from common.spec import ExperimentSpec
 
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from backends.contract import Backend
 
 Arrays = dict[str, NDArray[Any]]
-
-
-class Quiet(Watch):
-    """Says nothing."""
-
-    def on_epoch(self, metrics: fit.EpochMetrics, predictions: fit.Predictions) -> None:
-        pass
 
 
 def probe(
