@@ -126,8 +126,11 @@ class Backend(Protocol):
     def logits(self, model: Any, images: Any) -> NDArray[Any]:
         """(N, classes) float32 in evaluation mode."""
 
-    def features(self, model: Any, images: Any) -> NDArray[Any]:
-        """What the head sees, (N, features) float32, in evaluation mode."""
+    def feature_extractor(self, model: Any) -> Callable[[Any], NDArray[Any]]:
+        """What computes, from a batch of images, what the head sees in evaluation mode: (N, features) float32.
+
+        It may hold copies: after a change of the backbone ask for another.
+        """
 
     def train_fine_tuning(
         self,

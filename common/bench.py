@@ -230,12 +230,14 @@ def whole_job(
 ) -> dict[str, float | str]:
     """Seconds of a whole training of `spec.epochs` epochs with their evaluations, by the tab and by `common.fit`.
 
-    What is made once a run is part of it: networks, compiled steps, decoded images.
+    What is made once a run is part of it: networks, compiled steps, decoded images. For feature extraction the tab's
+    backbone is frozen as in the chapter's exercise.
     """
     assert spec.image_size is not None
     watch(f"{spec.strategy}, {spec.epochs} epochs: the tab")
     start = time.perf_counter()
-    tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
+    frozen = spec.strategy == "feature-extraction"
+    tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes), frozen)
     for _ in range(spec.epochs):
         tab.train()
         tab.test()

@@ -209,6 +209,7 @@ def train_and_record(
         if history.validation is not None:
             run_record.final["validation_loss"] = history.validation.loss
             run_record.final["validation_accuracy"] = history.validation.accuracy
+        run_record.resolved["features"] = history.features
         run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
     except BaseException as error:
         run_record.status = status_of(error)

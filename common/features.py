@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import math
+import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common import groups, pipeline
+from common.datasets import cache_folder
+from common.decoded import fingerprint
+from common.files import write_atomically
 from common.folder import Sample
 from common.groups import BACKBONE_STAGES, Phase
+from common.machine import available_cores
 from common.pipeline import ImageSource, Labels, Transform
 from common.spec import ExperimentSpec
 
 if TYPE_CHECKING:
     from backends.contract import Backend
     from common.fit import Watch
+
+
+# The most bytes that all kept features may take.
+LIMIT = 2**30
+# Counts up when the features of an image change.
+VERSION = 1
 
 
 class BatchSource(Protocol):
@@ -77,11 +94,16 @@ class FeatureStore:
     Features are computed when they are first asked for, so that the first epoch of a phase counts their time.
     """
 
-    def __init__(self, backend: Backend, model: Any, watch: Watch, images: ImageSource) -> None:
-        self.backend, self.model, self.watch, self.images = backend, model, watch, images
+    def __init__(
+        self, backend: Backend, model: Any, watch: Watch, images: ImageSource, folder: Path | None = None
+    ) -> None:
+        """folder: where features lie that this and other runs have computed; None keeps none."""
+        self.backend, self.model, self.watch, self.images, self.folder = backend, model, watch, images, folder
         self.head = backend.head_of(model)
         self.vectors: dict[Sample, NDArray[np.float32]] = {}
         """Sample -> what the head sees of it, (features,)."""
+        self.counts = {"computed": 0, "read": 0}
+        """Images whose features were computed, and whose features another run had left."""
 
     def train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
@@ -106,11 +128,77 @@ class FeatureStore:
             yield np.stack([self.vectors[sample] for sample in chosen]), labels
 
     def compute(self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]) -> None:
-        """Compute the features of the samples that have none yet."""
+        """Read or compute the features of the samples that have none yet."""
         missing = [sample for sample in samples if sample not in self.vectors]
+        if not missing:
+            return
+        file = self.folder and self.folder / f"{self.key(spec, transform, missing)}.npy"
+        vectors = read_kept(file, len(missing)) if file else None
+        if vectors is not None:
+            self.counts["read"] += len(missing)
+            self.watch.on_progress(math.ceil(len(missing) / spec.batch_size), "features of an earlier run")
+        else:
+            vectors = np.concatenate(list(self.extract(spec, transform, missing)))
+            self.counts["computed"] += len(missing)
+            if file:
+                write_kept(file, vectors)
+        self.vectors.update(zip(missing, vectors, strict=True))
+
+    def extract(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+    ) -> Iterator[NDArray[np.float32]]:
+        """The features of samples, computed batch by batch."""
+        compute = self.backend.feature_extractor(self.model)
         begin, done = time.perf_counter(), 0
-        for images, labels in self.images.test_batches(spec, transform, missing):
-            vectors = self.backend.features(self.model, self.backend.from_shared(images, labels)[0])
-            self.vectors.update(zip(missing[done : done + len(labels)], vectors, strict=True))
+        for images, labels in self.images.test_batches(spec, transform, samples):
+            yield compute(self.backend.from_shared(images, labels)[0])
             done += len(labels)
             self.watch.on_progress(1, f"computing features, {done / (time.perf_counter() - begin):.1f} images/s")
+
+    def key(self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]) -> str:
+        """The name of the file of these features: SHA-256 over all that they depend on, to the last bit."""
+        settings = {
+            "version": VERSION,
+            "versions": self.backend.versions(),
+            # Rounding depends on the device, the threads and the size of a batch.
+            "spec": [spec.backend, spec.precision, spec.device, spec.batch_size],
+            "threads": [available_cores(), os.environ.get("OMP_NUM_THREADS")],
+            "transform": asdict(transform),
+            "images": fingerprint([str(sample.path) for sample in samples]),
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name, array in sorted(self.backend.to_arrays(self.model).items()):
+            if not name.startswith("fc."):
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def folder_for(spec: ExperimentSpec) -> Path | None:
+    """Where a run keeps features for later ones; None where the spec wants nothing kept."""
+    return cache_folder() / "features" if spec.image_cache else None
+
+
+def read_kept(file: Path, count: int) -> NDArray[np.float32] | None:
+    """The features of `count` images, (count, features); None where there is no such file, or a damaged one."""
+    try:
+        vectors = np.load(file, allow_pickle=False)
+        # The date of the last use, by which `write_kept` makes room.
+        os.utime(file)
+    except (OSError, ValueError, EOFError):
+        return None
+    return vectors if vectors.ndim == 2 and len(vectors) == count and vectors.dtype == np.float32 else None
+
+
+def write_kept(file: Path, vectors: NDArray[np.float32]) -> None:
+    """Write features, and delete the longest unused files beyond LIMIT. On a full disk nothing is kept."""
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    try:
+        write_atomically(file, buffer.getvalue())
+        files = sorted(file.parent.glob("*.npy"), key=lambda path: path.stat().st_mtime)
+        while len(files) > 1 and sum(path.stat().st_size for path in files) > LIMIT:
+            files.pop(0).unlink(missing_ok=True)
+    # Another run may have made room at the same time.
+    except OSError:
+        return

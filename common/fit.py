@@ -91,6 +91,8 @@ class History:
     kept_epoch: int | None = None
     """The epoch after which the model was as it is kept; None without epochs."""
     stopped_early: bool = False
+    features: dict[str, int] | None = None
+    """Images whose features were computed, and whose features were read; None where features were not reused."""
 
 
 class Watch:
@@ -173,7 +175,10 @@ def fit(
     for phase in groups.phases(spec, param_group):
         if phase.epochs == 0:
             continue
-        store = FeatureStore(backend, model, watch, images) if features.reused(spec, phase) else None
+        store = None
+        if features.reused(spec, phase):
+            store = FeatureStore(backend, model, watch, images, features.folder_for(spec))
+            history.features = store.counts
         learner, source = (store.head, store) if store else (model, images)
         trainer = backend.Trainer(learner, spec, phase, class_counts)
         selection.begin_phase()
@@ -311,7 +316,7 @@ def predict(
     transform: pipeline.Transform,
     samples: Sequence[Sample],
     watch: Watch,
-    source: BatchSource = pipeline.FILES,
+    source: BatchSource,
 ) -> Predictions:
     """The model's logits for every sample, prepared as for a test, in order."""
     start = time.perf_counter()

@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_TRIES = 10
+# What the cropped test images of a run may take of its main memory, in bytes.
+KEPT_BYTES = 2**30
 # Streams of random numbers: one a purpose.
 _ORDER, _AUGMENTATION = 3, 4
 
@@ -91,18 +93,19 @@ def test_batches(
     read: Read = read_file,  # noqa: PT028
 ) -> Iterator[tuple[Images, Labels]]:
     """Batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,)."""
-
-    def load(index: int, out: Images) -> None:
-        normalise(crop_for_test(read(samples[index]), transform), transform, out)
-
-    return _batches(load, samples, range(len(samples)), spec, transform)
+    return ImageSource(read).test_batches(spec, transform, samples)
 
 
 class ImageSource:
-    """Batches of images that `read` gives, as `train_batches` and `test_batches` make them."""
+    """Batches of images that `read` gives, through `train_batches` and `test_batches`.
 
-    def __init__(self, read: Read) -> None:
+    Test images are the same in every epoch: once cropped they are kept, up to KEPT_BYTES.
+    """
+
+    def __init__(self, read: Read = read_file) -> None:
         self.read = read
+        self.crops: dict[tuple[Sample, Transform], Image.Image] = {}
+        self.room = KEPT_BYTES
 
     def train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
@@ -114,11 +117,22 @@ class ImageSource:
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
     ) -> Iterator[tuple[Images, Labels]]:
         """See `test_batches`."""
-        return test_batches(spec, transform, samples, self.read)
 
+        def load(index: int, out: Images) -> None:
+            normalise(self.crop(samples[index], transform), transform, out)
 
-# Images decoded from their files each time.
-FILES = ImageSource(read_file)
+        return _batches(load, samples, range(len(samples)), spec, transform)
+
+    def crop(self, sample: Sample, transform: Transform) -> Image.Image:
+        """The image cropped for a test, 8-bit RGB; threads may call it at once."""
+        known = self.crops.get((sample, transform))
+        if known is not None:
+            return known
+        image = crop_for_test(self.read(sample), transform)
+        if self.room > 0:
+            self.room -= 3 * image.width * image.height
+            self.crops[sample, transform] = image
+        return image
 
 
 def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Images:

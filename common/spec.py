@@ -85,7 +85,8 @@ class ExperimentSpec:
     to `image_size`."""
     image_cache: bool = True
     """Keep the decoded images of the shared pipeline in a file (under $FINE_TUNING_CACHE), up to
-    $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets; it changes no pixel."""
+    $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets, and features that are computed once for later runs; it changes
+    no number."""
     train_crop: Literal["random_resized_crop", "resize_random_crop", "none"] = "random_resized_crop"
     """Training crop: of random area and aspect ratio, of fixed size at a random place of the resized image, or none:
     training images are resized and cropped as the test's are."""

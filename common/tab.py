@@ -65,9 +65,12 @@ class TabProcess:
         if self.process.is_alive():
             self.process.terminate()
 
-    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int) -> None:
-        """A new network and new input pipelines, over the class folders `folder`/train and `folder`/test."""
-        self._ask("configure", folder, image_size, batch_size, classes)
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool = False) -> None:
+        """A new network and new input pipelines, over the class folders `folder`/train and `folder`/test.
+
+        frozen: whether the backbone does not train, as in the chapter's exercise.
+        """
+        self._ask("configure", folder, image_size, batch_size, classes, frozen)
 
     def train(self) -> tuple[int, float]:
         """An epoch: the number of images and the seconds."""
@@ -100,8 +103,8 @@ class Tab:
     def __init__(self, module: ModuleType) -> None:
         self.module = module
 
-    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int) -> None:
-        self.network = self.module.make_network(image_size, classes)
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool) -> None:
+        self.network = self.module.make_network(image_size, classes, frozen)
         self.optimizer = self.module.make_optimizer(self.network)
         self.train_batches = self.module.train_batches(folder, image_size, batch_size)
         self.test_batches = self.module.test_batches(folder, image_size, batch_size)

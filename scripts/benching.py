@@ -20,8 +20,12 @@ from scripts.options import BenchOptions
 if TYPE_CHECKING:
     from backends.contract import Backend, Device
 
-# Jobs measured as a whole, as strategies.
-JOBS = ("fine-tune", "feature-extraction")
+# Jobs measured as a whole: strategies, and what of the tab's choices they change. A feature is computed once where the
+# backbone's statistics are frozen and no image is augmented.
+JOBS: dict[str, dict[str, Any]] = {
+    "fine-tune": {},
+    "feature-extraction": {"batch_norm": "frozen", "train_crop": "none", "flip": False},
+}
 WAYS = {"tab": "the chapter's tab", "ours": "ours", "ready": "ready batches", "input": "input alone"}
 
 
@@ -100,7 +104,7 @@ def measure_jobs(
     linked = bench.link_images(data, folder, len(data.train) + len(data.test), spec.batch_size)
     measured = []
     for job in options.jobs:
-        chosen = spec.replace(strategy=job, precision=precisions[-1])
+        chosen = spec.replace(strategy=job, precision=precisions[-1], **JOBS[job])
         with console.status("") as status:
             found = bench.whole_job(backend, tab, chosen, linked, status.update)
         console.print(

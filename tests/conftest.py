@@ -22,6 +22,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("FINE_TUNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that no other test has filled."""
+    monkeypatch.setenv("FINE_TUNING_CACHE", str(tmp_path / "fresh-cache"))
+
+
 def write_pictures(root: Path, classes: list[str], train: int, test: int, size: tuple[int, int] = (80, 72)) -> Path:
     """A small data set: noisy pictures whose tint tells the class."""
     generator = np.random.default_rng(7)

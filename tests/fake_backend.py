@@ -88,8 +88,8 @@ class FakeBackend:
     def logits(self, model: Model, images: Any) -> np.ndarray:
         return logits(model, images)
 
-    def features(self, model: Model, images: Any) -> np.ndarray:
-        return features(images).astype(np.float32)
+    def feature_extractor(self, model: Model) -> Any:
+        return lambda images: features(images).astype(np.float32)
 
     def from_shared(self, images: Any, labels: Any) -> tuple[Any, Any]:
         return images, labels

@@ -48,13 +48,17 @@ class Network:
     module: Module
     params: Any
     batch_stats: Any
+    frozen: bool
 
 
-def make_network(image_size: int, classes: int) -> Network:
-    """The network under its new head; `image_size` in pixels."""
+def make_network(image_size: int, classes: int, frozen: bool) -> Network:
+    """The network under its new head; `image_size` in pixels.
+
+    frozen: whether the backbone does not train, as in the chapter's exercise.
+    """
     module = Module(classes)
     variables = module.init(jax.random.PRNGKey(1), jnp.zeros((1, image_size, image_size, 3)))
-    return Network(module, variables["params"], variables["batch_stats"])
+    return Network(module, variables["params"], variables["batch_stats"], frozen)
 
 
 def make_optimizer(network: Network) -> Any:
@@ -64,6 +68,8 @@ def make_optimizer(network: Network) -> Any:
     decayed = {
         name: optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(rate)) for name, rate in rates.items()
     }
+    if network.frozen:
+        decayed["backbone"] = optax.set_to_zero()
     optimizer = optax.multi_transform(decayed, labels)
 
     def loss_of(params: Any, batch_stats: Any, images: jax.Array, labels: jax.Array) -> Any:

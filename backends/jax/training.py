@@ -312,9 +312,13 @@ def compiled_logits(module: nn.Module, params: Tree, batch_stats: Tree, images: 
     return forward(module, params, batch_stats, frozenset(STAGES), images)[0]
 
 
-def features(model: Model, images: Array) -> NDArray[np.float32]:
-    """See `backends.contract.Backend.features`."""
-    return np.array(compiled_features(model.module, model.params, model.batch_stats, images), np.float32)
+def feature_extractor(model: Model) -> Callable[[Array], NDArray[np.float32]]:
+    """See `backends.contract.Backend.feature_extractor`."""
+
+    def extract(images: Array) -> NDArray[np.float32]:
+        return np.array(compiled_features(model.module, model.params, model.batch_stats, images), np.float32)
+
+    return extract
 
 
 @functools.partial(jax.jit, static_argnames=("module",), compiler_options=COMPILER_OPTIONS)

@@ -4,14 +4,14 @@ import backends.keras.runtime  # noqa: F401 - before the others, because it sets
 from backends.keras.inputs import from_shared, native_test_batches, native_train_batches
 from backends.keras.models import build_models, class_weight, head_of, head_shape
 from backends.keras.runtime import make_product, peak_gpu_memory, prepare, versions
-from backends.keras.training import Trainer, features, gradients, logits, train_fine_tuning
+from backends.keras.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
 from backends.keras.weights import load_arrays, to_arrays
 
 __all__ = [
     "Trainer",
     "build_models",
     "class_weight",
-    "features",
+    "feature_extractor",
     "from_shared",
     "gradients",
     "head_of",

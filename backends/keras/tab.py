@@ -22,11 +22,15 @@ LEARNING_RATE, HEAD_MULTIPLE, MOMENTUM, WEIGHT_DECAY = 5e-5, 10, 0.9, 1e-3
 Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
 
 
-def make_network(image_size: int, classes: int) -> keras.Model:
-    """The network under its new head; `image_size` in pixels."""
+def make_network(image_size: int, classes: int, frozen: bool) -> keras.Model:
+    """The network under its new head; `image_size` in pixels.
+
+    frozen: whether the backbone does not train, as in the chapter's exercise.
+    """
     backbone = keras.applications.ResNet50(
         weights=None, include_top=False, pooling="avg", input_shape=(image_size, image_size, 3)
     )
+    backbone.trainable = not frozen
     return keras.Sequential([backbone, keras.layers.Dense(classes, name="classifier")])
 
 
@@ -47,7 +51,9 @@ def make_optimizer(network: keras.Model) -> Any:
         variables = network.trainable_variables
         pairs = list(zip(tape.gradient(loss, variables), variables, strict=True))
         for_head.apply_gradients([pair for pair in pairs if id(pair[1]) in in_head])
-        for_backbone.apply_gradients([pair for pair in pairs if id(pair[1]) not in in_head])
+        # With a frozen backbone there are none, which Keras refuses.
+        if len(pairs) > len(in_head):
+            for_backbone.apply_gradients([pair for pair in pairs if id(pair[1]) not in in_head])
         accuracy.update_state(labels, logits)
         return loss
 

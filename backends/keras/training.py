@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -189,11 +189,16 @@ def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
         return np.asarray(model.predict_on_batch(images), model.layers[-1].kernel.dtype)
 
 
-def features(model: keras.Model, images: tf.Tensor) -> NDArray[np.float32]:
-    """See `backends.contract.Backend.features`."""
+def feature_extractor(model: keras.Model) -> Callable[[tf.Tensor], NDArray[np.float32]]:
+    """See `backends.contract.Backend.feature_extractor`."""
     backbone = keras.Model(model.inputs, model.layers[-1].input)
-    with tf.device(device_of(model)):
-        return backbone(images, training=False).numpy().astype("float32", copy=False)
+    backbone.jit_compile = False
+
+    def extract(images: tf.Tensor) -> NDArray[np.float32]:
+        with tf.device(device_of(model)):
+            return np.asarray(backbone.predict_on_batch(images), np.float32)
+
+    return extract
 
 
 def device_of(model: keras.Model) -> str:

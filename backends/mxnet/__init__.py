@@ -5,14 +5,14 @@ import backends.mxnet.runtime  # noqa: F401
 from backends.mxnet.inputs import from_shared, native_test_batches, native_train_batches
 from backends.mxnet.models import build_models, class_weight, head_of, head_shape
 from backends.mxnet.runtime import make_product, peak_gpu_memory, prepare, versions
-from backends.mxnet.training import Trainer, features, gradients, logits, train_fine_tuning
+from backends.mxnet.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
 from backends.mxnet.weights import load_arrays, to_arrays
 
 __all__ = [
     "Trainer",
     "build_models",
     "class_weight",
-    "features",
+    "feature_extractor",
     "from_shared",
     "gradients",
     "head_of",

@@ -25,12 +25,17 @@ DEVICE = npx.gpu() if mx.runtime.Features().is_enabled("CUDA") and npx.num_gpus(
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
-def make_network(image_size: int, classes: int) -> gluon.HybridBlock:
-    """The network under its new head; `image_size` in pixels."""
+def make_network(image_size: int, classes: int, frozen: bool) -> gluon.HybridBlock:
+    """The network under its new head; `image_size` in pixels.
+
+    frozen: whether the backbone does not train, as in the chapter's exercise.
+    """
     network = gluon.model_zoo.vision.resnet18_v2(classes=classes)
     network.initialize(init.Xavier())
     for parameter in network.output.collect_params().values():
         parameter.lr_mult = HEAD_MULTIPLE
+    if frozen:
+        network.features.collect_params().setattr("grad_req", "null")
     network.collect_params().reset_ctx(DEVICE)
     network.hybridize()
     return network

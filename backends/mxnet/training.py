@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mxnet as mx
 import numpy
@@ -247,10 +247,14 @@ def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
     return model(to_model(model, images)).asnumpy()
 
 
-def features(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.float32]:
-    """See `backends.contract.Backend.features`."""
-    vectors = model.features(to_model(model, images))
-    return vectors.reshape(len(vectors), -1).asnumpy().astype("float32", copy=False)
+def feature_extractor(model: HybridBlock) -> Callable[[np.ndarray], NDArray[numpy.float32]]:
+    """See `backends.contract.Backend.feature_extractor`."""
+
+    def extract(images: np.ndarray) -> NDArray[numpy.float32]:
+        vectors = model.features(to_model(model, images))
+        return vectors.reshape(len(vectors), -1).asnumpy().astype("float32", copy=False)
+
+    return extract
 
 
 def to_model(model: HybridBlock, images: np.ndarray) -> np.ndarray:

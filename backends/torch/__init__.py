@@ -3,14 +3,14 @@
 from backends.torch.inputs import from_shared, native_test_batches, native_train_batches
 from backends.torch.models import build_models, class_weight, head_of, head_shape
 from backends.torch.runtime import make_product, peak_gpu_memory, prepare, versions
-from backends.torch.training import Trainer, features, gradients, logits, train_fine_tuning
+from backends.torch.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
 from backends.torch.weights import load_arrays, to_arrays
 
 __all__ = [
     "Trainer",
     "build_models",
     "class_weight",
-    "features",
+    "feature_extractor",
     "from_shared",
     "gradients",
     "head_of",

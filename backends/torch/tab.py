@@ -24,9 +24,14 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def make_network(image_size: int, classes: int) -> nn.Module:
-    """The network under its new head; `image_size` in pixels."""
+def make_network(image_size: int, classes: int, frozen: bool) -> nn.Module:
+    """The network under its new head; `image_size` in pixels.
+
+    frozen: whether the backbone does not train, as in the chapter's exercise.
+    """
     network = torchvision.models.resnet18()
+    # The chapter freezes after it has replaced the head, which so freezes too, and the backward pass fails.
+    network.requires_grad_(not frozen)
     network.fc = nn.Linear(network.fc.in_features, classes)
     nn.init.xavier_uniform_(network.fc.weight)
     return nn.DataParallel(network).to(DEVICE) if DEVICE.type == "cuda" else network

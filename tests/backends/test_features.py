@@ -8,6 +8,8 @@ import pytest
 from common.fit import Watch
 from tests.backends.conftest import largest_difference
 
+pytestmark = pytest.mark.usefixtures("fresh_cache")
+
 
 class Quiet(Watch):
     def on_epoch(self, metrics, predictions) -> None:
@@ -15,7 +17,7 @@ class Quiet(Watch):
 
 
 def test_the_head_on_features_is_the_network(backend, models, batch) -> None:
-    vectors = backend.features(models.fine_tune, batch[0])
+    vectors = backend.feature_extractor(models.fine_tune)(batch[0])
     assert vectors.shape == (8, 512)
     assert vectors.dtype == np.float32
     arrays = backend.to_arrays(models.fine_tune)
@@ -48,10 +50,13 @@ def test_the_head_is_a_copy_under_its_own_names(backend, models) -> None:
 ])  # fmt: skip
 def test_reused_features_give_the_same_numbers(backend, spec, pictures, monkeypatch, changes) -> None:
     counted = []
-    compute = backend.features
-    monkeypatch.setattr(
-        backend, "features", lambda model, images: counted.append(len(images)) or compute(model, images)
-    )
+    make = backend.feature_extractor
+
+    def counting(model):
+        extract = make(model)
+        return lambda images: counted.append(len(images)) or extract(images)
+
+    monkeypatch.setattr(backend, "feature_extractor", counting)
     changed = spec.replace(train_crop="none", flip=False, learning_rate=1e-3, **changes)
     histories, arrays = {}, {}
     for reuse in ("auto", "never"):

@@ -306,7 +306,7 @@ def test_the_best_epoch_is_put_back(backend, models, spec, pictures, monkeypatch
         np.testing.assert_array_equal(array, after[1][name], err_msg=name)
     assert not np.array_equal(after[1]["fc.weight"], after[2]["fc.weight"])
     transform = pipeline.transform_for(changed)
-    again = fit.predict(backend, models.fine_tune, changed, transform, data.test, Quiet())
+    again = fit.predict(backend, models.fine_tune, changed, transform, data.test, Quiet(), pipeline.ImageSource())
     np.testing.assert_array_equal(again.logits, history.test.logits)
 
 

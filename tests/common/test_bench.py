@@ -100,8 +100,8 @@ class FakeTab:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int) -> None:
-        self.asked.append(f"{image_size} px, batch {batch_size}, {classes} classes")
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool = False) -> None:
+        self.asked.append(f"{image_size} px, batch {batch_size}, {classes} classes" + ", frozen" * frozen)
         assert (folder / "train" / "hotdog").is_dir()
 
     def train(self) -> tuple[int, float]:
@@ -137,8 +137,17 @@ def test_a_whole_job_runs_all_epochs(pictures, job, tmp_path) -> None:
     linked = bench.link_images(pictures, tmp_path / "images", 2, 8)
     asked = FakeTab()
     found = bench.whole_job(FakeBackend(), asked, job, linked)
-    assert asked.asked[1:] == ["train", "test"] * 2
+    assert asked.asked == ["64 px, batch 8, 2 classes", *["train", "test"] * 2]
     assert found["times_tab"] == pytest.approx(found["tab_seconds"] / found["seconds"])
+
+
+def test_feature_extraction_is_held_against_a_frozen_tab(pictures, job, tmp_path) -> None:
+    linked = bench.link_images(pictures, tmp_path / "images", 2, 8)
+    asked, notes = FakeTab(), []
+    chosen = job.replace(strategy="feature-extraction", batch_norm="frozen", train_crop="none", flip=False)
+    bench.whole_job(FakeBackend(), asked, chosen, linked, notes.append)
+    assert asked.asked[0] == "64 px, batch 8, 2 classes, frozen"
+    assert notes == [f"feature-extraction, 2 epochs: {who}" for who in ("the tab", "ours")]
 
 
 @pytest.mark.parametrize("backend", tab.SAME_JOB)
@@ -165,7 +174,7 @@ def test_a_tab_process_that_dies_is_said() -> None:
 
 def test_the_process_answers_until_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(
-        make_network=lambda image_size, classes: (image_size, classes),
+        make_network=lambda image_size, classes, frozen: (image_size, classes, frozen),
         make_optimizer=lambda network: "optimizer",
         train_batches=lambda folder, image_size, batch_size: [1, 2, 3],
         test_batches=lambda folder, image_size, batch_size: [4],

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 
 from common import features, fit, groups, pipeline
+from common.datasets import cache_folder
 from common.features import FeatureStore
 from common.fit import Watch
-from common.folder import ImageData
+from common.folder import ImageData, read_folder
 from common.spec import ExperimentSpec, StageMultiples
+from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
+
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 class Quiet(Watch):
@@ -66,7 +73,7 @@ def test_the_choice_is_said_with_its_reason(spec, changes, words) -> None:
 
 def test_the_store_keeps_the_pipelines_batches(spec: ExperimentSpec, pictures: ImageData) -> None:
     backend = FakeBackend()
-    store = FeatureStore(backend, backend.build_models(spec).fine_tune, Quiet(), pipeline.FILES)
+    store = FeatureStore(backend, backend.build_models(spec).fine_tune, Quiet(), pipeline.ImageSource())
     transform = pipeline.transform_for(spec)
     pairs = [
         *(
@@ -83,13 +90,22 @@ def test_the_store_keeps_the_pipelines_batches(spec: ExperimentSpec, pictures: I
             np.testing.assert_array_equal(labels, expected_labels)
 
 
+def count_computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Will hold the number of images of every batch whose features are computed."""
+    counted: list[int] = []
+    make = FakeBackend.feature_extractor
+
+    def counting(self, model):
+        extract = make(self, model)
+        return lambda images: counted.append(len(images)) or extract(images)
+
+    monkeypatch.setattr(FakeBackend, "feature_extractor", counting)
+    return counted
+
+
 @pytest.mark.parametrize("strategy", ["feature-extraction", "warm-up"])
 def test_each_image_is_computed_once_and_the_numbers_stay(spec, pictures, monkeypatch, strategy) -> None:
-    counted = []
-    compute = FakeBackend.features
-    monkeypatch.setattr(
-        FakeBackend, "features", lambda self, model, images: counted.append(len(images)) or compute(self, model, images)
-    )
+    counted = count_computed(monkeypatch)
     histories, models = [], []
     for reuse in ("auto", "never"):
         backend = FakeBackend()
@@ -118,3 +134,68 @@ def test_progress_counts_to_what_was_announced(spec, pictures) -> None:
         watch, backend = Counting(), FakeBackend()
         fit.fit(backend, backend.build_models(spec).fine_tune, spec.replace(strategy=strategy), pictures, watch=watch)
         assert watch.done == watch.announced
+
+
+def test_a_later_run_reads_them_and_gives_the_same_digits(spec, pictures, monkeypatch) -> None:
+    counted = count_computed(monkeypatch)
+    histories = []
+    for _ in range(2):
+        backend = FakeBackend()
+        histories.append(fit.fit(backend, backend.build_models(spec).fine_tune, spec, pictures, watch=Quiet()))
+    assert sum(counted) == 22 + 14
+    assert [history.features for history in histories] == [
+        {"computed": 36, "read": 0}, {"computed": 0, "read": 36},
+    ]  # fmt: skip
+    np.testing.assert_array_equal(histories[0].test.logits, histories[1].test.logits)
+    # Another rate trains on the same features, another network has others.
+    backend = FakeBackend()
+    model = backend.build_models(spec).fine_tune
+    fit.fit(backend, model, spec.replace(learning_rate=0.02), pictures, watch=Quiet())
+    assert sum(counted) == 36
+    backend.load_arrays(model, {"conv1.weight": backend.to_arrays(model)["conv1.weight"] + 1})
+    fit.fit(backend, model, spec, pictures, watch=Quiet())
+    assert sum(counted) == 72
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"resize_size": 80}, {"batch_size": 4}, {"test_resize": "squash"}, {"image_cache": False}, {"device": "cpu"}],
+)
+def test_what_they_depend_on_makes_them_anew(spec, pictures, monkeypatch, changes) -> None:
+    counted = count_computed(monkeypatch)
+    for chosen in (spec, spec.replace(**changes)):
+        backend = FakeBackend()
+        fit.fit(backend, backend.build_models(spec).fine_tune, chosen, pictures, watch=Quiet())
+    assert sum(counted) == 72
+
+
+def test_changed_images_and_damaged_files_are_computed_anew(spec, tmp_path, monkeypatch) -> None:
+    data = read_folder(write_pictures(tmp_path / "pictures", ["a", "b"], train=4, test=2), progress=False)
+    counted = count_computed(monkeypatch)
+
+    def run() -> None:
+        backend = FakeBackend()
+        fit.fit(backend, backend.build_models(spec).fine_tune, spec, data, watch=Quiet())
+
+    run()
+    data.test[0].path.write_bytes(data.test[1].path.read_bytes())
+    run()
+    assert sum(counted) == 12 + 4
+    files = list((cache_folder() / "features").glob("*.npy"))
+    assert len(files) == 3
+    for file, content in zip(files, (b"", b"no array", files[2].read_bytes()[:-4]), strict=True):
+        file.write_bytes(content)
+    run()
+    assert sum(counted) == 12 + 4 + 12
+
+
+def test_the_longest_unused_make_room(tmp_path, monkeypatch) -> None:
+    vectors = np.zeros((10, 25), np.float32)
+    monkeypatch.setattr(features, "LIMIT", 2500)
+    for age, name in ((30, "old"), (20, "older, but used"), (10, "new")):
+        features.write_kept(tmp_path / f"{name}.npy", vectors)
+        os.utime(tmp_path / f"{name}.npy", (time.time() - age, time.time() - age))
+        if name == "older, but used":
+            assert features.read_kept(tmp_path / "older, but used.npy", 10) is not None
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "older, but used"]
+    assert features.read_kept(tmp_path / "new.npy", 11) is None

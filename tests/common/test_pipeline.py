@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from common import pipeline
-from common.folder import ImageData
+from common.folder import ImageData, Sample, read_file
 from common.pipeline import Transform
 from common.spec import ExperimentSpec
 
@@ -57,6 +59,30 @@ def test_test_batches_keep_order_and_the_last_one(spec: ExperimentSpec, pictures
     batches = list(pipeline.test_batches(spec, pipeline.transform_for(spec), pictures.test))
     assert [len(labels) for _, labels in batches] == [8, 6]
     assert np.concatenate([labels for _, labels in batches]).tolist() == [0] * 7 + [1] * 7
+
+
+def test_test_images_are_cropped_once(spec: ExperimentSpec, pictures: ImageData, monkeypatch) -> None:
+    transform, asked = pipeline.transform_for(spec), []
+
+    def read(sample: Sample) -> Image.Image:
+        asked.append(sample)
+        return read_file(sample)
+
+    def images(source: pipeline.ImageSource, transform: pipeline.Transform) -> np.ndarray:
+        return np.concatenate([images for images, _ in source.test_batches(spec, transform, pictures.test)])
+
+    source = pipeline.ImageSource(read)
+    first, second = images(source, transform), images(source, transform)
+    np.testing.assert_array_equal(first, second)
+    assert sorted(sample.name for sample in asked) == sorted(sample.name for sample in pictures.test)
+    # Another transform has crops of its own.
+    assert not np.array_equal(images(source, dataclasses.replace(transform, test_resize="squash")), first)
+    # Without room every pass reads them anew.
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", 0)
+    asked.clear()
+    poor = pipeline.ImageSource(read)
+    np.testing.assert_array_equal(np.stack([images(poor, transform), images(poor, transform)]), [first, first])
+    assert len(asked) == 2 * len(pictures.test)
 
 
 def test_normalisation_is_what_the_weights_say() -> None:

@@ -92,7 +92,8 @@ def test_zero_shot_leaves_a_record_and_predictions(fake, spec, pictures, tmp_pat
     # The hot dog's logit is the source's own.
     from common import fit, pipeline
 
-    said = fit.predict(fake, fake.models.pretrained, spec, pipeline.transform_for(spec), pictures.test, Quiet())
+    transform, source = pipeline.transform_for(spec), pipeline.ImageSource()
+    said = fit.predict(fake, fake.models.pretrained, spec, transform, pictures.test, Quiet(), source)
     np.testing.assert_allclose(stored["logits"][:, 0], said.logits[:, imagenet.HOTDOG], rtol=1e-6)
 
 

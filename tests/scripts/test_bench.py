@@ -25,7 +25,7 @@ class FakeTab:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int) -> None:
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool = False) -> None:
         self.images = tuple(len(list((folder / split).glob("*/*"))) for split in ("train", "test"))
 
     def train(self) -> tuple[int, float]:
@@ -57,7 +57,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_tables_and_json_for_every_size(monkeypatch, capsys, pictures) -> None:
     sizes = ["--image-size", "64", "72", "--batch-size", "4", "8", "--steps", "1", "--repeats", "2"]
     options = [*sizes, "--data", str(pictures.root), "--output", "out/bench.json", "--workers", "0"]
-    assert call(monkeypatch, "--backend", "torch", *options, "--jobs", "fine-tune", "--epochs", "2") == 0
+    jobs = ["--jobs", "fine-tune", "feature-extraction", "--epochs", "2"]
+    assert call(monkeypatch, "--backend", "torch", *options, *jobs) == 0
     printed = capsys.readouterr().out
     assert "precision auto is bf16: the processor has AMX" in printed
     assert printed.count("training, the chapter's tab") == 4
@@ -72,7 +73,8 @@ def test_tables_and_json_for_every_size(monkeypatch, capsys, pictures) -> None:
     ratios = [ours_rate / 400 for ours_rate in ours["per_second_by_round"]]
     assert ours["times_tab"] == pytest.approx(sum(ratios) / 2)
     assert ours["share_of_peak"] > 0
-    assert [job["strategy"] for job in stored["jobs"]] == ["fine-tune"] * 4
+    assert printed.count("feature-extraction, 2 epochs, bf16: the tab") == 4
+    assert [job["strategy"] for job in stored["jobs"]] == ["fine-tune", "feature-extraction"] * 4
     # Nothing is left of weights, links and pixels.
     assert [path.name for path in Path().iterdir()] == ["out"]
 
