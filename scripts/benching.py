@@ -110,6 +110,7 @@ def measure_jobs(
         console.print(
             f"{job}, {chosen.epochs} epochs, {chosen.precision}: the tab {found['tab_seconds']:.0f} s, "
             f"ours {found['seconds']:.0f} s, {found['times_tab']:.2f} times as fast"
+            + (f"; again, with its features, {found['seconds_again']:.1f} s" if found["seconds_again"] else "")
         )
         measured.append({"image_size": spec.image_size, "batch_size": spec.batch_size, **found})
     return measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from common import bench, resnet, tab
 from common.bench import Case, Result
+from common.datasets import cache_folder
 from common.errors import RunError, UserError
 from common.folder import ImageData
 from common.spec import ExperimentSpec
@@ -139,15 +141,26 @@ def test_a_whole_job_runs_all_epochs(pictures, job, tmp_path) -> None:
     found = bench.whole_job(FakeBackend(), asked, job, linked)
     assert asked.asked == ["64 px, batch 8, 2 classes", *["train", "test"] * 2]
     assert found["times_tab"] == pytest.approx(found["tab_seconds"] / found["seconds"])
+    assert found["seconds_again"] is None
 
 
 def test_feature_extraction_is_held_against_a_frozen_tab(pictures, job, tmp_path) -> None:
     linked = bench.link_images(pictures, tmp_path / "images", 2, 8)
     asked, notes = FakeTab(), []
     chosen = job.replace(strategy="feature-extraction", batch_norm="frozen", train_crop="none", flip=False)
-    bench.whole_job(FakeBackend(), asked, chosen, linked, notes.append)
+    found = bench.whole_job(FakeBackend(), asked, chosen, linked, notes.append)
     assert asked.asked[0] == "64 px, batch 8, 2 classes, frozen"
-    assert notes == [f"feature-extraction, 2 epochs: {who}" for who in ("the tab", "ours")]
+    assert notes == [f"feature-extraction, 2 epochs: {who}" for who in ("the tab", "ours", "ours")]
+    assert found["seconds_again"] > 0
+
+
+def test_what_is_cached_meanwhile_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in ("elsewhere", None):
+        monkeypatch.setenv("FINE_TUNING_CACHE", "elsewhere") if before else monkeypatch.delenv("FINE_TUNING_CACHE")
+        with bench.scratch_folder() as folder:
+            assert cache_folder() == folder
+        assert os.environ.get("FINE_TUNING_CACHE") == before
+        assert not folder.exists()
 
 
 @pytest.mark.parametrize("backend", tab.SAME_JOB)
