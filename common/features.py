@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common import groups, pipeline
 from common.folder import Sample
 from common.groups import BACKBONE_STAGES, Phase
-from common.pipeline import ImageSource, Labels, Transform
+from common.pipeline import Labels, Transform
 from common.spec import ExperimentSpec
 
 if TYPE_CHECKING:
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 
 
 class BatchSource(Protocol):
-    """Where an epoch's batches come from: a `common.pipeline.ImageSource`, or a FeatureStore in its place."""
+    """Where an epoch's batches come from: a `common.pipeline.ImageSource`, a `common.resident.ResidentImages`, or a
+    FeatureStore in the place of either."""
 
     def train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, /
-    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-        """Shuffled batches."""
+    ) -> Iterator[tuple[Any, Labels]]:
+        """Shuffled batches, of images or of what `on_device` makes them from."""
 
     def test_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], /
-    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
+    ) -> Iterator[tuple[Any, Labels]]:
         """Batches in the order of the samples."""
+
+    def on_device(self, backend: Backend, images: Any, labels: Labels, /) -> tuple[Any, Any]:
+        """A batch as the backend takes it."""
 
 
 def freezes_backbone(phase: Phase) -> bool:
@@ -42,10 +46,10 @@ def freezes_backbone(phase: Phase) -> bool:
 def reused(spec: ExperimentSpec, phase: Phase) -> bool:
     """Whether a phase trains the head on features that are computed once.
 
-    Only with the shared pipeline, whose order of the samples is known here: the framework's own has its own.
+    Not with the native pipeline: the order of the samples must be known here, and the framework's own has its own.
     """
     # Features are kept as float32.
-    allowed = spec.reuse_features == "auto" and spec.pipeline == "shared" and spec.precision != "fp64"
+    allowed = spec.reuse_features == "auto" and spec.pipeline != "native" and spec.precision != "fp64"
     return allowed and not spec.augments and freezes_backbone(phase)
 
 
@@ -77,7 +81,7 @@ class FeatureStore:
     Features are computed when they are first asked for, so that the first epoch of a phase counts their time.
     """
 
-    def __init__(self, backend: Backend, model: Any, watch: Watch, images: ImageSource) -> None:
+    def __init__(self, backend: Backend, model: Any, watch: Watch, images: BatchSource) -> None:
         self.backend, self.model, self.watch, self.images = backend, model, watch, images
         self.head = backend.head_of(model)
         self.vectors: dict[Sample, NDArray[np.float32]] = {}
@@ -98,6 +102,10 @@ class FeatureStore:
         self.compute(spec, transform, samples)
         return self.batches(spec, samples)
 
+    def on_device(self, backend: Backend, images: NDArray[np.float32], labels: Labels) -> tuple[Any, Any]:
+        """A batch as the backend takes it."""
+        return backend.from_shared(images, labels)
+
     def batches(self, spec: ExperimentSpec, samples: Sequence[Sample]) -> Iterator[tuple[NDArray[np.float32], Labels]]:
         """Batches of samples whose features are there; the last may be smaller."""
         for start in range(0, len(samples), spec.batch_size):
@@ -110,7 +118,7 @@ class FeatureStore:
         missing = [sample for sample in samples if sample not in self.vectors]
         begin, done = time.perf_counter(), 0
         for images, labels in self.images.test_batches(spec, transform, missing):
-            vectors = self.backend.features(self.model, self.backend.from_shared(images, labels)[0])
+            vectors = self.backend.features(self.model, self.images.on_device(self.backend, images, labels)[0])
             self.vectors.update(zip(missing[done : done + len(labels)], vectors, strict=True))
             done += len(labels)
             self.watch.on_progress(1, f"computing features, {done / (time.perf_counter() - begin):.1f} images/s")
