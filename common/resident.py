@@ -104,7 +104,7 @@ def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layo
         segments += height * _across(width)
     sizes = [(height, _across(width) * SEGMENT) for _, width, height in places.values()]
     layout = Layout(places, segments, *(max(side) for side in zip(*sizes, strict=True)))
-    limit, work = gibibytes(LIMIT, DEFAULT_LIMIT_GIB), batch_bytes(spec, layout)
+    limit, work = gibibytes(LIMIT, DEFAULT_LIMIT_GIB), batch_bytes(spec, transform, layout)
     if layout.bytes + work > limit:
         largest = max(samples, key=lambda sample: places[sample][1] * places[sample][2])
         _, width, height = places[largest]
@@ -128,9 +128,11 @@ def check_size(sample: Sample, width: int, height: int, transform: Transform) ->
         )
 
 
-def batch_bytes(spec: ExperimentSpec, layout: Layout) -> int:
-    """Bytes of a batch of the largest images, as 8-bit values and as float32."""
-    return min(spec.batch_size, len(layout.places)) * layout.height * layout.width * 3 * (1 + 4)
+def batch_bytes(spec: ExperimentSpec, transform: Transform, layout: Layout) -> int:
+    """About how many bytes it takes to make a batch of the largest images: their pixels as 8-bit values and twice as
+    float32, and the weights along an axis as a few whole numbers."""
+    pixels, side = 3 * layout.height * layout.width, max(layout.height, layout.width)
+    return min(spec.batch_size, len(layout.places)) * (9 * pixels + 32 * transform.image_size * side)
 
 
 def describe(spec: ExperimentSpec, data: ImageData) -> dict[str, Any]:

@@ -78,8 +78,8 @@ class ExperimentSpec:
 
     pipeline: Literal["shared", "native", "resident"] = "shared"
     """`shared` gives the same pixels to every framework (Pillow and NumPy); `native` uses the framework's own tools;
-    `resident` keeps all images in the device's memory (up to $FINE_TUNING_RESIDENT_GIB, 8) and makes there what
-    `shared` makes, to one 8-bit level."""
+    `resident` keeps all images in the device's memory (up to $FINE_TUNING_RESIDENT_GIB, 8) and makes the same
+    pixels as `shared` there."""
     image_size: int | None = None
     """Side of the square the network sees, in pixels; by default the size the weights were made for."""
     resize_size: int | None = None

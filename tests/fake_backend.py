@@ -107,7 +107,9 @@ class FakeBackend:
         for axis, length in ((places.first, frame.width), (places.second, frame.height)):
             images = resize_rows(images, *weights(axis, frame.side, length)).swapaxes(2, 3)
         images = np.where(turned, images.swapaxes(2, 3), images)
-        images = images.transpose(0, 2, 3, 1) * np.float32(frame.scale) - np.array(frame.mean, np.float32)
+        # In the layout of the shared pipeline's, as sums depend on the order in memory.
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        images = images * np.float32(frame.scale) - np.array(frame.mean, np.float32)
         return images / np.array(frame.std, np.float32), labels
 
     def to_arrays(self, model: Model) -> dict[str, np.ndarray]:
