@@ -45,7 +45,8 @@ def compiled_images(frame: Frame) -> Callable[[tf.Tensor, Places], tf.Tensor]:
 
 def make_images(frame: Frame, store: tf.Tensor, places: Places) -> tf.Tensor:
     """What TensorFlow compiles. Whole numbers are int64: those of 32 bits it keeps in the main memory."""
-    begin, across = tf.unstack(places.segments[:, :, None, None])
+    # Slices: TensorFlow unstacks no int64 on a GPU.
+    begin, across = (places.segments[number, :, None, None] for number in range(2))
     rows, pieces = (tf.range(count, dtype=tf.int64) for count in (frame.height, frame.width // SEGMENT))
     places_in_store = tf.minimum(begin + across * rows[:, None] + pieces, tf.shape(store, tf.int64)[0] - 1)
     pixels = tf.bitcast(tf.gather(store, places_in_store), tf.uint8)
@@ -61,7 +62,7 @@ def make_images(frame: Frame, store: tf.Tensor, places: Places) -> tf.Tensor:
 
 def weights(axis: tf.Tensor, side: int, length: int) -> tuple[tf.Tensor, tf.Tensor]:
     """What each of `length` pixels along an axis counts in each output pixel: (N, side, length), in two digits."""
-    unit, start, step, reach, size = tf.unstack(axis[:, :, None, None])
+    unit, start, step, reach, size = (axis[number, :, None, None] for number in range(5))
     pixels, outputs = (tf.range(count, dtype=tf.int64) for count in (length, side))
     distance = tf.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
     counts = tf.maximum(reach - distance, 0) * tf.cast(pixels < size, tf.int64)
