@@ -29,8 +29,6 @@ LIMIT = "FINE_TUNING_RESIDENT_GIB"
 DEFAULT_LIMIT_GIB = 8.0
 # Rows of pixels are kept in pieces of this many, so that images of any size lie in one array with little between them.
 SEGMENT = 32
-
-
 # A weight is a whole number of parts of 2 to the power of -22, as in Pillow (PRECISION_BITS in Resample.c), in two
 # digits of 11 bits: sums of either over 8-bit values are exact in float32, for up to 32 pixels at once.
 DIGIT = 2**11
