@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from common.fit import History, Watch
 from common.folder import ImageData, Sample
 from common.groups import Phase
 from common.pipeline import Images, Labels, Transform
+from common.resident import Frame, Places
 from common.spec import ExperimentSpec
 from common.weights import Arrays
 
@@ -151,6 +153,21 @@ class Backend(Protocol):
     def from_shared(self, images: Images, labels: Labels) -> tuple[Any, Any]:
         """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it; also
         float32 feature vectors (N, features)."""
+
+    def to_device(self, spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Any:
+        """The pixels of all images (segments, SEGMENT, 3) in the memory of the device of `spec`; see
+        `common.resident`."""
+
+    def resident_batch(self, store: Any, places: Places, frame: Frame, labels: Labels) -> tuple[Any, Any]:
+        """A batch as `from_shared` gives it, made on the device from what `to_device` returned; nothing waits for it.
+
+        Of each image `frame.height` rows of `frame.width` pixels are gathered, and rows and columns of those that are
+        turned change places, in the end again. Along each axis, rows first, a pixel counts max(0, reach - distance) of
+        the sum of these over the image's pixels, rounded to DIGIT**-2, half upwards; and the sums over pixels are
+        rounded to whole numbers, half upwards. So resizes Pillow (BILINEAR, Resample.c), to the last bit where at most
+        32 pixels count at once. Then the values are multiplied with `frame.scale`, less `frame.mean`, divided by
+        `frame.std`.
+        """
 
     def native_train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import decoded, features, fit, groups, pipeline, resnet, weights
+from common import decoded, features, fit, groups, pipeline, resident, resnet, weights
 from common.errors import UserError
 from common.fit import Quiet
 from common.folder import ImageData, Sample, read_folder
@@ -161,7 +161,8 @@ def run(
 
 def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
     """Training and evaluation by `common.fit`, the same on ready batches, and a product."""
-    transform, source = pipeline.transform_for(spec), pipeline.ImageSource(data.read)
+    transform = pipeline.transform_for(spec)
+    source = resident.image_source(backend, spec, transform, data)
     model = backend.build_models(spec).fine_tune
     (phase,) = groups.phases(spec)
     trainer = backend.Trainer(model, spec, phase)
@@ -197,7 +198,8 @@ def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[
 
 def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
     """The input pipeline alone, up to batches as the framework takes them."""
-    transform, source = pipeline.transform_for(spec), pipeline.ImageSource(data.read)
+    transform = pipeline.transform_for(spec)
+    source = resident.image_source(backend, spec, transform, data)
     epochs = itertools.count(1)
 
     def train() -> None:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.datasets import cache_folder
-from common.errors import UserError
 from common.files import write_atomically
 from common.folder import ImageData, Sample
 from common.images import UnreadableImage, count_pixels, open_rgb
+from common.machine import gibibytes
 from common.spec import ExperimentSpec
 
 LIMIT = "FINE_TUNING_IMAGE_CACHE_GIB"
@@ -88,14 +88,7 @@ def unwanted(spec: ExperimentSpec) -> str | None:
 
 def limit() -> int:
     """The most bytes that all files of decoded images may take."""
-    text = os.environ.get(LIMIT) or str(DEFAULT_LIMIT_GIB)
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 2**20:
-        raise UserError(f"{LIMIT} = {text!r}: expected a number of GiB, such as 8, or 0 for no decoded images on disk")
-    return int(number * 2**30)
+    return gibibytes(LIMIT, DEFAULT_LIMIT_GIB)
 
 
 class _NoRoom(Exception):

@@ -25,6 +25,7 @@ from common import (
     pipeline,
     precision,
     record,
+    resident,
     resnet,
     schedules,
     selection,
@@ -146,6 +147,8 @@ def run(
     run_record = description.describe_run(spec, data, backend, device, models, command)
     run_record.spec = asked
     run_record.resolved |= {"precision": spec.precision, "precision_reason": reason, "decoded_images": kept}
+    if spec.pipeline == "resident":
+        run_record.resolved["resident_images"] = resident.describe(spec, data)
     if choice is not None:
         run_record.resolved["auto"] = asdict(choice)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start

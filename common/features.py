@@ -23,7 +23,7 @@ from common.files import write_atomically
 from common.folder import Sample
 from common.groups import BACKBONE_STAGES, Phase
 from common.machine import available_cores
-from common.pipeline import ImageSource, Labels, Transform
+from common.pipeline import Labels, Transform
 from common.spec import ExperimentSpec
 
 if TYPE_CHECKING:
@@ -38,17 +38,21 @@ VERSION = 1
 
 
 class BatchSource(Protocol):
-    """Where an epoch's batches come from: a `common.pipeline.ImageSource`, or a FeatureStore in its place."""
+    """Where an epoch's batches come from: a `common.pipeline.ImageSource`, a `common.resident.ResidentImages`, or a
+    FeatureStore in the place of either."""
 
     def train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, /
-    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-        """Shuffled batches."""
+    ) -> Iterator[tuple[Any, Labels]]:
+        """Shuffled batches, of images or of what `on_device` makes them from."""
 
     def test_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], /
-    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
+    ) -> Iterator[tuple[Any, Labels]]:
         """Batches in the order of the samples."""
+
+    def on_device(self, backend: Backend, images: Any, labels: Labels, /) -> tuple[Any, Any]:
+        """A batch as the backend takes it."""
 
 
 def freezes_backbone(phase: Phase) -> bool:
@@ -59,10 +63,10 @@ def freezes_backbone(phase: Phase) -> bool:
 def reused(spec: ExperimentSpec, phase: Phase) -> bool:
     """Whether a phase trains the head on features that are computed once.
 
-    Only with the shared pipeline, whose order of the samples is known here: the framework's own has its own.
+    Not with the native pipeline: the order of the samples must be known here, and the framework's own has its own.
     """
     # Features are kept as float32.
-    allowed = spec.reuse_features == "auto" and spec.pipeline == "shared" and spec.precision != "fp64"
+    allowed = spec.reuse_features == "auto" and spec.pipeline != "native" and spec.precision != "fp64"
     return allowed and not spec.augments and freezes_backbone(phase)
 
 
@@ -95,7 +99,7 @@ class FeatureStore:
     """
 
     def __init__(
-        self, backend: Backend, model: Any, watch: Watch, images: ImageSource, folder: Path | None = None
+        self, backend: Backend, model: Any, watch: Watch, images: BatchSource, folder: Path | None = None
     ) -> None:
         """folder: where features lie that this and other runs have computed; None keeps none."""
         self.backend, self.model, self.watch, self.images, self.folder = backend, model, watch, images, folder
@@ -119,6 +123,10 @@ class FeatureStore:
         """`common.pipeline.test_batches`, with features (N, features) for images."""
         self.compute(spec, transform, samples)
         return self.batches(spec, samples)
+
+    def on_device(self, backend: Backend, images: NDArray[np.float32], labels: Labels) -> tuple[Any, Any]:
+        """A batch as the backend takes it."""
+        return backend.from_shared(images, labels)
 
     def batches(self, spec: ExperimentSpec, samples: Sequence[Sample]) -> Iterator[tuple[NDArray[np.float32], Labels]]:
         """Batches of samples whose features are there; the last may be smaller."""
@@ -151,7 +159,7 @@ class FeatureStore:
         compute = self.backend.feature_extractor(self.model)
         begin, done = time.perf_counter(), 0
         for images, labels in self.images.test_batches(spec, transform, samples):
-            yield compute(self.backend.from_shared(images, labels)[0])
+            yield compute(self.images.on_device(self.backend, images, labels)[0])
             done += len(labels)
             self.watch.on_progress(1, f"computing features, {done / (time.perf_counter() - begin):.1f} images/s")
 
@@ -161,7 +169,7 @@ class FeatureStore:
             "version": VERSION,
             "versions": self.backend.versions(),
             # Rounding depends on the device, the threads and the size of a batch.
-            "spec": [spec.backend, spec.precision, spec.device, spec.batch_size],
+            "spec": [spec.backend, spec.pipeline, spec.precision, spec.device, spec.batch_size],
             "threads": [available_cores(), os.environ.get("OMP_NUM_THREADS")],
             "transform": asdict(transform),
             "images": fingerprint([str(sample.path) for sample in samples]),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import features, groups, loss, pipeline, schedules
+from common import features, groups, loss, pipeline, resident, schedules
 from common.errors import RunError
 from common.features import BatchSource, FeatureStore
 from common.folder import ImageData, Sample
@@ -171,7 +171,7 @@ def fit(
     steps_an_epoch = math.ceil(trained_images / spec.batch_size)
     class_counts = loss.class_counts(data.train, spec.classes)
     history, selection = History(), Selection(spec)
-    images = pipeline.ImageSource(data.read)
+    images = resident.image_source(backend, spec, transform, data)
     for phase in groups.phases(spec, param_group):
         if phase.epochs == 0:
             continue
@@ -348,8 +348,8 @@ def train_batches(
     if spec.pipeline == "native":
         batches = backend.native_train_batches(spec, transform, data.train, epoch)
     else:
-        shared = source.train_batches(spec, transform, data.train, epoch)
-        batches = (backend.from_shared(images, labels) for images, labels in shared)
+        prepared = source.train_batches(spec, transform, data.train, epoch)
+        batches = (source.on_device(backend, images, labels) for images, labels in prepared)
     for images, labels in batches:
         if spec.last_batch == "keep" or len(labels) == spec.batch_size:
             yield images, labels
@@ -368,4 +368,4 @@ def test_batches(
             yield images, np.asarray(labels, np.int64)
         return
     for images, labels in source.test_batches(spec, transform, samples):
-        yield backend.from_shared(images, labels)[0], labels
+        yield source.on_device(backend, images, labels)[0], labels

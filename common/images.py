@@ -25,6 +25,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# The orientations in which width and height change places.
+_LYING = (5, 6, 7, 8)
 
 
 class UnreadableImage(Exception):
@@ -72,6 +74,19 @@ def count_pixels(path: str | os.PathLike[str]) -> int:
         raise UnreadableImage(path, _reason(error)) from error
 
 
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of the picture that `open_rgb` makes of a file, mostly from its header alone.
+
+    Raises UnreadableImage for a file that is missing or no image.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            turned = _orientation(image) in _LYING
+            return (image.height, image.width) if turned else image.size
+    except Exception as error:
+        raise UnreadableImage(path, _reason(error)) from error
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
@@ -85,12 +100,17 @@ def _reason(error: Exception) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number of how the picture is turned; 1 where it does not say."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # a damaged EXIF block says nothing against the picture itself
-        return image
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:

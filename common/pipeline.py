@@ -8,8 +8,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from PIL import Image
 from common import weights
 from common.folder import Read, Sample, read_file
 from common.spec import ExperimentSpec
+
+if TYPE_CHECKING:
+    from backends.contract import Backend
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -123,6 +126,10 @@ class ImageSource:
 
         return _batches(load, samples, range(len(samples)), spec, transform)
 
+    def on_device(self, backend: Backend, images: Images, labels: Labels) -> tuple[Any, Any]:
+        """A batch as the backend takes it."""
+        return backend.from_shared(images, labels)
+
     def crop(self, sample: Sample, transform: Transform) -> Image.Image:
         """The image cropped for a test, 8-bit RGB; threads may call it at once."""
         known = self.crops.get((sample, transform))
@@ -142,20 +149,7 @@ def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int,
 
 def augment(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Image.Image:
     """One augmented training image, 8-bit RGB."""
-    draws = _generator(seed, _AUGMENTATION, epoch, sample).random(2 + 4 * _CROP_TRIES)
-    size = transform.image_size
-    if transform.train_crop == "random_resized_crop":
-        box = random_crop_box(image.width, image.height, draws[1:])
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    elif transform.train_crop == "none":
-        image = crop_for_test(image, transform)
-    else:
-        image = resize_for_test(image, transform)
-        left, top = (int(draw * (side - size + 1)) for draw, side in zip(draws[1:3], image.size, strict=True))
-        image = image.crop((left, top, left + size, top + size))
-    if transform.flip and draws[0] < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image
+    return cut_out(image, training_cut(image.size, transform, seed, epoch, sample), transform)
 
 
 def test_image(image: Image.Image, transform: Transform) -> Images:
@@ -165,19 +159,66 @@ def test_image(image: Image.Image, transform: Transform) -> Images:
 
 def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
     """The square of the transform's size at the centre of the resized image."""
-    image, size = resize_for_test(image, transform), transform.image_size
-    left, top = (round((side - size) / 2) for side in image.size)
-    return image.crop((left, top, left + size, top + size))
+    return cut_out(image, test_cut(image.size, transform), transform)
 
 
 def resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:
     """The image resized as before the test's crop: its short side, or both sides, to the transform's size."""
-    size = transform.resize_size
+    return image.resize(resized_for_test(image.size, transform), Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an image becomes the square that the network sees, in pixels: `box` of it is resized to `resized`, of which
+    the square at `corner` is taken and perhaps mirrored."""
+
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom."""
+    resized: tuple[int, int]
+    """Width and height."""
+    corner: tuple[int, int] = (0, 0)
+    """Left and top."""
+    mirrored: bool = False
+
+
+def training_cut(size: tuple[int, int], transform: Transform, seed: int, epoch: int, sample: int) -> Cut:
+    """The cut of a training image of `size`, its width and height, with its random draws."""
+    draws = _generator(seed, _AUGMENTATION, epoch, sample).random(2 + 4 * _CROP_TRIES)
+    side = transform.image_size
+    if transform.train_crop == "random_resized_crop":
+        cut = Cut(random_crop_box(*size, draws[1:]), (side, side))
+    elif transform.train_crop == "none":
+        cut = test_cut(size, transform)
+    else:
+        width, height = resized_for_test(size, transform)
+        corner = int(draws[1] * (width - side + 1)), int(draws[2] * (height - side + 1))
+        cut = Cut((0, 0, *size), (width, height), corner)
+    return replace(cut, mirrored=transform.flip and bool(draws[0] < 0.5))
+
+
+def test_cut(size: tuple[int, int], transform: Transform) -> Cut:
+    """The cut of a test image of `size`, its width and height: at the centre of the resized image."""
+    width, height = resized_for_test(size, transform)
+    side = transform.image_size
+    return Cut((0, 0, *size), (width, height), (round((width - side) / 2), round((height - side) / 2)))
+
+
+def resized_for_test(size: tuple[int, int], transform: Transform) -> tuple[int, int]:
+    """Width and height that an image of `size` is resized to before the test's crop."""
     if transform.test_resize == "squash":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-    short = min(image.size)
+        return transform.resize_size, transform.resize_size
     # torchvision truncates the long side, so this does.
-    return image.resize(tuple(size * side // short for side in image.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
+    width, height = (transform.resize_size * side // min(size) for side in size)
+    return width, height
+
+
+def cut_out(image: Image.Image, cut: Cut, transform: Transform) -> Image.Image:
+    """The square of an image that `cut` describes."""
+    side, (left, top) = transform.image_size, cut.corner
+    image = image.resize(cut.resized, Image.Resampling.BILINEAR, box=cut.box)
+    if cut.resized != (side, side):
+        image = image.crop((left, top, left + side, top + side))
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if cut.mirrored else image
 
 
 def random_crop_box(width: int, height: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:

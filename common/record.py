@@ -126,11 +126,11 @@ def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Field of the spec -> its value in each record, for the fields that are not the same in all.
 
     Backend, strategy and seed are left out: they are what a comparison varies; and so are the addresses of downloads
-    and, where the pipeline is shared, workers and image_cache, which then change nothing.
+    and, unless a pipeline is native, workers and image_cache, which then change nothing.
     """
     specs = [record.spec.to_dict() for record in records]
     varied = {"backend", "strategy", "seed", "data_url", "data_sha1"}
-    if all(spec["pipeline"] == "shared" for spec in specs):
+    if all(spec["pipeline"] != "native" for spec in specs):
         varied |= {"workers", "image_cache"}
     fields = [name for name in specs[0] if name not in varied]
     return {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import fit, imagenet, pipeline
+from common import fit, imagenet, pipeline, resident
 from common.errors import UserError
 from common.fit import History, Predictions, Watch
 from common.folder import ImageData
@@ -98,6 +98,7 @@ def evaluate(backend: Backend, model: Any, spec: ExperimentSpec, data: ImageData
     """What the source network `model` says of the data without training: a history without epochs."""
     rows, transform = rows_for(spec, data.classes), pipeline.transform_for(spec)
     watch.on_start(fit.steps(spec, data))
-    said = fit.evaluate(backend, model, spec, transform, data, watch, pipeline.ImageSource(data.read))
+    images = resident.image_source(backend, spec, transform, data)
+    said = fit.evaluate(backend, model, spec, transform, data, watch, images)
     validation, test = (p and Predictions(group_logits(p.logits, rows), p.labels) for p in said)
     return History(test=test, validation=validation)

@@ -76,15 +76,17 @@ class ExperimentSpec:
     classes: int = 2
     """Number of classes of the new head; the commands set it from the data."""
 
-    pipeline: Literal["shared", "native"] = "shared"
-    """`shared` gives the same pixels to every framework (Pillow and NumPy); `native` uses the framework's own tools."""
+    pipeline: Literal["shared", "native", "resident"] = "shared"
+    """`shared` gives the same pixels to every framework (Pillow and NumPy); `native` uses the framework's own tools;
+    `resident` keeps all images in the device's memory (up to $FINE_TUNING_RESIDENT_GIB, 8) and makes the same
+    pixels as `shared` there."""
     image_size: int | None = None
     """Side of the square the network sees, in pixels; by default the size the weights were made for."""
     resize_size: int | None = None
     """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
     to `image_size`."""
     image_cache: bool = True
-    """Keep the decoded images of the shared pipeline in a file (under $FINE_TUNING_CACHE), up to
+    """Keep the decoded images of the shared and resident pipelines in a file (under $FINE_TUNING_CACHE), up to
     $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets, and features that are computed once for later runs; it changes
     no number."""
     train_crop: Literal["random_resized_crop", "resize_random_crop", "none"] = "random_resized_crop"
@@ -97,7 +99,7 @@ class ExperimentSpec:
     """Mirror half of the training images."""
     reuse_features: Literal["auto", "never"] = "auto"
     """Compute the features of each image once and train the head on them, wherever that gives the same numbers: the
-    whole backbone is frozen, nothing is augmented (train_crop is none, flip is off) and the pipeline is shared."""
+    whole backbone is frozen, nothing is augmented (train_crop is none, flip is off) and the pipeline is not native."""
 
     strategy: Strategy = "fine-tune"
     """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
@@ -175,7 +177,7 @@ class ExperimentSpec:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; `auto` takes a GPU if the framework sees one, and the record says which it was."""
     workers: int = 2
-    """Threads (shared pipeline) or worker processes (native) that prepare images ahead."""
+    """Threads (shared and resident pipelines) or worker processes (native) that prepare images ahead."""
 
     def __post_init__(self) -> None:
         check_types(self)

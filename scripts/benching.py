@@ -36,8 +36,11 @@ def measure(options: BenchOptions) -> dict[str, Any]:
     with bench.scratch_folder() as scratch, TabProcess(options.backend) as tab:
         backend = backends.load(options.backend)
         base = same_job(
-            ExperimentSpec(backend=options.backend, epochs=options.epochs, workers=options.workers, learning_rate=1e-6)
-        )
+            ExperimentSpec(
+                backend=options.backend, pipeline=options.pipeline, epochs=options.epochs, workers=options.workers,
+                learning_rate=1e-6,
+            )
+        )  # fmt: skip
         base = base.replace(weights=str(bench.random_weights(scratch, base)), classes=len(data.classes))
         device = backend.prepare(base)
         precisions = chosen_precisions(options, base, device)

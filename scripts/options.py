@@ -191,6 +191,8 @@ class BenchOptions:
     """Images a step."""
     precision: tuple[Literal["fp32", "bf16", "auto"], ...] = ("auto",)
     """Precisions of this project beside float32, which is always measured."""
+    pipeline: Literal["shared", "resident"] = "shared"
+    """Input pipeline of this project, as for scripts.run; the tab has its own."""
     data: str = "demo"
     """Data set, folder or .zip, as for scripts.run."""
     steps: int = 4

@@ -48,3 +48,28 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     """Two classes of 11 training and 7 test pictures, 80 x 72 px: batches of 8 leave incomplete last ones."""
     root = write_pictures(tmp_path_factory.mktemp("pictures"), ["hotdog", "not-hotdog"], train=11, test=7)
     return read_folder(root, progress=False)
+
+
+@pytest.fixture(scope="session")
+def odd_sizes(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    """Eleven pictures of noise to train on and to test on: tall, wide, smaller than a crop, and a pixel wide."""
+    root, generator = tmp_path_factory.mktemp("odd-sizes"), np.random.default_rng(5)
+    sizes = [
+        (80, 72),
+        (150, 100),
+        (100, 150),
+        (64, 200),
+        (200, 64),
+        (30, 20),
+        (20, 90),
+        (64, 64),
+        (1, 50),
+        (50, 1),
+        (97, 97),
+    ]
+    for split in ("train", "test"):
+        for number, (width, height) in enumerate(sizes):
+            path = root / split / ("hotdog", "not-hotdog")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (height, width, 3)).astype(np.uint8)).save(path)
+    return read_folder(root, progress=False)

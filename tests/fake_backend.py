@@ -11,6 +11,7 @@ from backends.contract import Device, Models
 from common import fit, resnet
 from common.groups import Phase
 from common.loss import target_table
+from common.resident import DIGIT, SEGMENT, Frame, Places
 from common.spec import ExperimentSpec
 
 
@@ -94,6 +95,23 @@ class FakeBackend:
     def from_shared(self, images: Any, labels: Any) -> tuple[Any, Any]:
         return images, labels
 
+    def to_device(self, spec: ExperimentSpec, pixels: np.ndarray) -> np.ndarray:
+        return pixels
+
+    def resident_batch(self, store: np.ndarray, places: Places, frame: Frame, labels: Any) -> tuple[Any, Any]:
+        first, across = places.segments[:, :, None, None]
+        segments = first + across * np.arange(frame.height)[:, None] + np.arange(frame.width // SEGMENT)
+        images = store[np.minimum(segments, len(store) - 1)].reshape(-1, frame.height, frame.width, 3)
+        images, turned = images.transpose(0, 3, 1, 2).astype(np.float32), places.turned[:, None, None, None]
+        images = np.where(turned, images.swapaxes(2, 3), images) if frame.turns else images
+        for axis, length in ((places.first, frame.width), (places.second, frame.height)):
+            images = resize_rows(images, *weights(axis, frame.side, length)).swapaxes(2, 3)
+        images = np.where(turned, images.swapaxes(2, 3), images)
+        # In the layout of the shared pipeline's, as sums depend on the order in memory.
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        images = images * np.float32(frame.scale) - np.array(frame.mean, np.float32)
+        return images / np.array(frame.std, np.float32), labels
+
     def to_arrays(self, model: Model) -> dict[str, np.ndarray]:
         return {name: array.copy() for name, array in model.arrays.items()}
 
@@ -104,3 +122,21 @@ class FakeBackend:
 def logits(model: Model, images: Any) -> np.ndarray:
     with np.errstate(all="ignore"):
         return (features(images) @ model.arrays["fc.weight"][:, :3].T.astype(np.float64)).astype(np.float32)
+
+
+def weights(axis: np.ndarray, side: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each of `length` pixels along an axis counts in each output pixel: (N, side, length), in two digits."""
+    unit, start, step, reach, size = axis[:, :, None, None]
+    pixels, outputs = np.arange(length), np.arange(side)[:, None]
+    distance = np.abs((2 * pixels + 1) * unit - (start + step * outputs))
+    counts = np.maximum(reach - distance, 0) * (pixels < size)
+    total = counts.sum(axis=-1, keepdims=True)
+    high, rest = np.divmod(DIGIT * counts, total)
+    low = (DIGIT * rest + total // 2) // total
+    return high.astype(np.float32), low.astype(np.float32)
+
+
+def resize_rows(images: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Images (N, 3, H, W) whose rows are resized by the weights, (N, 3, H, side), rounded to whole numbers."""
+    high, low = (images @ digit.transpose(0, 2, 1)[:, None] for digit in (high, low))
+    return np.floor((high + np.floor(low / DIGIT) + DIGIT // 2) / DIGIT)

@@ -1,6 +1,12 @@
 """Fine-tuning with JAX, Flax, Optax and flaxmodels."""
 
-from backends.jax.inputs import from_shared, native_test_batches, native_train_batches
+from backends.jax.inputs import (
+    from_shared,
+    native_test_batches,
+    native_train_batches,
+    resident_batch,
+    to_device,
+)
 from backends.jax.models import build_models, class_weight, head_of, head_shape
 from backends.jax.runtime import make_product, peak_gpu_memory, prepare, versions
 from backends.jax.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
@@ -22,7 +28,9 @@ __all__ = [
     "native_train_batches",
     "peak_gpu_memory",
     "prepare",
+    "resident_batch",
     "to_arrays",
+    "to_device",
     "train_fine_tuning",
     "versions",
 ]

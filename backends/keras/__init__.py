@@ -1,7 +1,13 @@
 """Fine-tuning with Keras on TensorFlow."""
 
 import backends.keras.runtime  # noqa: F401 - before the others, because it sets TensorFlow up
-from backends.keras.inputs import from_shared, native_test_batches, native_train_batches
+from backends.keras.inputs import (
+    from_shared,
+    native_test_batches,
+    native_train_batches,
+    resident_batch,
+    to_device,
+)
 from backends.keras.models import build_models, class_weight, head_of, head_shape
 from backends.keras.runtime import make_product, peak_gpu_memory, prepare, versions
 from backends.keras.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
@@ -23,7 +29,9 @@ __all__ = [
     "native_train_batches",
     "peak_gpu_memory",
     "prepare",
+    "resident_batch",
     "to_arrays",
+    "to_device",
     "train_fine_tuning",
     "versions",
 ]

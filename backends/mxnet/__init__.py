@@ -2,7 +2,13 @@
 
 # First, because it sets what MXNet reads while it is imported.
 import backends.mxnet.runtime  # noqa: F401
-from backends.mxnet.inputs import from_shared, native_test_batches, native_train_batches
+from backends.mxnet.inputs import (
+    from_shared,
+    native_test_batches,
+    native_train_batches,
+    resident_batch,
+    to_device,
+)
 from backends.mxnet.models import build_models, class_weight, head_of, head_shape
 from backends.mxnet.runtime import make_product, peak_gpu_memory, prepare, versions
 from backends.mxnet.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
@@ -24,7 +30,9 @@ __all__ = [
     "native_train_batches",
     "peak_gpu_memory",
     "prepare",
+    "resident_batch",
     "to_arrays",
+    "to_device",
     "train_fine_tuning",
     "versions",
 ]

@@ -1,6 +1,12 @@
 """Fine-tuning with PyTorch and torchvision."""
 
-from backends.torch.inputs import from_shared, native_test_batches, native_train_batches
+from backends.torch.inputs import (
+    from_shared,
+    native_test_batches,
+    native_train_batches,
+    resident_batch,
+    to_device,
+)
 from backends.torch.models import build_models, class_weight, head_of, head_shape
 from backends.torch.runtime import make_product, peak_gpu_memory, prepare, versions
 from backends.torch.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
@@ -22,7 +28,9 @@ __all__ = [
     "native_train_batches",
     "peak_gpu_memory",
     "prepare",
+    "resident_batch",
     "to_arrays",
+    "to_device",
     "train_fine_tuning",
     "versions",
 ]

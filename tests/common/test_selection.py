@@ -34,8 +34,8 @@ def losses_are(monkeypatch: pytest.MonkeyPatch, data: ImageData, losses: list[fl
     class Fixed(Predictions):
         loss = property(lambda self: self.__dict__["fixed"])  # type: ignore[assignment]
 
-    def predict(backend, model, spec, transform, samples, watch, read) -> Predictions:
-        result = whole(backend, model, spec, transform, samples, watch)
+    def predict(backend, model, spec, transform, samples, watch, source) -> Predictions:
+        result = whole(backend, model, spec, transform, samples, watch, source)
         if samples is not data.validation:
             return result
         fixed = Fixed(result.logits, result.labels)
