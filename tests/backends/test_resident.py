@@ -39,7 +39,7 @@ def test_batches_are_the_shared_pipelines(
     chosen = transform(train_crop=train_crop, test_resize=test_resize, **colours)
     changed = spec.replace(pipeline="resident", batch_size=4, device=device)
     backend.prepare(changed)
-    source, shared = ResidentImages(backend, changed, chosen, odd_sizes), pipeline.FILES
+    source, shared = ResidentImages(backend, changed, chosen, odd_sizes), pipeline.ImageSource()
     pairs = [
         (source.train_batches(changed, chosen, odd_sizes.train, 1),
          shared.train_batches(changed, chosen, odd_sizes.train, 1)),
