@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common import groups, pipeline
+from common import groups, parallel, pipeline
 from common.folder import Sample
 from common.groups import BACKBONE_STAGES, Phase
 from common.pipeline import ImageSource, Labels, Transform
@@ -89,21 +89,27 @@ class FeatureStore:
         """`common.pipeline.train_batches` in the same order, with features (N, features) for images."""
         self.compute(spec, transform, samples)
         order = pipeline.epoch_order(len(samples), spec.seed, epoch)
-        return self.batches(spec, [samples[index] for index in order])
+        return self.batches(spec, [samples[index] for index in order], parallel.share_to_train)
 
     def test_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
     ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
         """`common.pipeline.test_batches`, with features (N, features) for images."""
         self.compute(spec, transform, samples)
-        return self.batches(spec, samples)
+        return self.batches(spec, samples, parallel.share_to_test)
 
-    def batches(self, spec: ExperimentSpec, samples: Sequence[Sample]) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-        """Batches of samples whose features are there; the last may be smaller."""
+    def batches(
+        self,
+        spec: ExperimentSpec,
+        samples: Sequence[Sample],
+        share: Callable[[Sequence[Sample], int], Sequence[Sample]],
+    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
+        """Batches of samples whose features are there; the last may be smaller. `share` says which of a batch are this
+        process's."""
         for start in range(0, len(samples), spec.batch_size):
             chosen = samples[start : start + spec.batch_size]
             labels = np.array([sample.label for sample in chosen], np.int64)
-            yield np.stack([self.vectors[sample] for sample in chosen]), labels
+            yield np.stack([self.vectors[sample] for sample in share(chosen, spec.devices)]), labels
 
     def compute(self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]) -> None:
         """Compute the features of the samples that have none yet."""
@@ -111,6 +117,7 @@ class FeatureStore:
         begin, done = time.perf_counter(), 0
         for images, labels in self.images.test_batches(spec, transform, missing):
             vectors = self.backend.features(self.model, self.backend.from_shared(images, labels)[0])
-            self.vectors.update(zip(missing[done : done + len(labels)], vectors, strict=True))
+            # Of a batch that several processes share there may be more rows than images; see `common.parallel`.
+            self.vectors.update(zip(missing[done : done + len(labels)], vectors[: len(labels)], strict=True))
             done += len(labels)
             self.watch.on_progress(1, f"computing features, {done / (time.perf_counter() - begin):.1f} images/s")

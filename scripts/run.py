@@ -13,13 +13,20 @@ def main(arguments: list[str]) -> int:
     runs = parse_strategies(RunOptions, "run", arguments)
     from pathlib import Path
 
-    from common import experiment
+    from common import experiment, parallel
     from common.record import RECORD, RunRecord
+    from scripts import launching
     from scripts.display import JsonWatch, RichWatch, console, show_presets, show_runs
 
     if runs[0].list_presets:
         show_presets()
         return 0
+    launching.check(runs[0])
+    if launching.wants_processes(runs[0]):
+        return launching.launch(runs[0], arguments)
+    launching.join(runs[0])
+    # The first process speaks for all.
+    console.quiet = not parallel.world().leads
     preset, backend = runs[0].preset, runs[0].spec.backend
     if value_of(arguments, "--preset") is None:
         data = runs[0].spec.data
@@ -28,8 +35,9 @@ def main(arguments: list[str]) -> int:
         console.print("The book's experiment, on photographs: python -m scripts.run --preset d2l")
     output = runs[0].output or experiment.free_folder(Path("runs"), f"{preset}-{backend}")
     folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
-    for run, folder in zip(runs, folders, strict=True):
-        experiment.check_output(run.spec, folder, run.overwrite)
+    if parallel.world().leads:
+        for run, folder in zip(runs, folders, strict=True):
+            experiment.check_output(run.spec, folder, run.overwrite)
     records: dict[str, RunRecord] = {}
     for run, folder in zip(runs, folders, strict=True):
         spec = run.spec
