@@ -6,6 +6,7 @@ machine. Who starts `scripts.run` with torchrun himself gets the same.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -41,8 +42,8 @@ def check(options: RunOptions) -> None:
         raise UserError(f"--machines: {spec.backend} trains on one machine; choose --backend {able}")
     if spec.devices % machines:
         raise UserError(
-            f"--machines {machines}: as many devices are on each, and --devices {spec.devices}, which counts all, is no "
-            "multiple"
+            f"--machines {machines}: as many devices are on each, and --devices {spec.devices}, which counts them all, "
+            "is no multiple"
         )
     host, _, port = options.coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
@@ -88,7 +89,7 @@ def launch(options: RunOptions, arguments: list[str]) -> int:
             "rdzv_configs": {"rank": options.machine},
         }
     with tempfile.TemporaryDirectory(prefix="fine-tuning-processes-") as folder:
-        quiet = {number: Std.ALL for number in range(1, here)}
+        quiet = dict.fromkeys(range(1, here), Std.ALL)
         config = LaunchConfig(
             min_nodes=options.machines, max_nodes=options.machines, nproc_per_node=here, max_restarts=0,
             run_id="fine-tuning", logs_specs=DefaultLogsSpecs(folder, redirects=quiet), monitor_interval=0.5, **meeting,
@@ -111,14 +112,16 @@ def report(failures: dict[int, Any], folder: Path) -> int:
     own = {rank: failure for rank, failure in failures.items() if failure.exitcode not in (INTERRUPTED, -15)}
     told = {rank: message for rank in own or failures if (message := read_message(failures[rank].error_file))}
     rank = min(told or own or failures)
+    code: int = failures[rank].exitcode
     if rank in told:
         say(told[rank])
-    elif rank > 0:
-        # A traceback; that of the first process is on the terminal already.
-        for log in folder.rglob(f"{rank}/stderr.log"):
-            say(log.read_text(errors="replace").rstrip())
-    code: int = failures[rank].exitcode
-    return code if code > 0 else 1
+        return code
+    # A traceback; that of the first process is on the terminal already.
+    for log in folder.rglob(f"{rank}/stderr.log"):
+        say(log.read_text(errors="replace").rstrip())
+    if code < 0:
+        say(f"error: process {rank} was ended from outside, with exit code {code}; perhaps memory was short")
+    return 1
 
 
 def read_message(path: str) -> str | None:
@@ -131,10 +134,13 @@ def read_message(path: str) -> str | None:
 
 def tell(text: str) -> None:
     """Say how a command ends: on stderr, or, of one of several processes, to the one that started it."""
-    if LAUNCHED not in os.environ or not os.environ.get(MESSAGE_FILE):
+    file, leads = os.environ.get(MESSAGE_FILE), parallel.world().leads
+    if file:
+        # As the launcher itself reads it.
+        Path(file).write_text(json.dumps({"message": text, "timestamp": str(int(time.time()))}))
+    # torchrun shows the messages of the others in its own report.
+    if not file or (leads and LAUNCHED not in os.environ):
         say(text)
-        return
-    # As the launcher itself reads it.
-    Path(os.environ[MESSAGE_FILE]).write_text(json.dumps({"message": text, "timestamp": str(int(time.time()))}))
-    if not parallel.world().leads:
-        time.sleep(SECONDS_FOR_THE_FIRST)
+    if file and not leads:
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(SECONDS_FOR_THE_FIRST)

@@ -170,7 +170,7 @@ class CompareOptions(SpecOptions):
     """How many seeds, counted from --seed; by default as many as the preset says, else 3."""
     jobs: int | None = None
     """Runs at the same time, each with its share of the cores, and of the GPUs if there are several; by default one a
-    GPU, and without a GPU two."""
+    GPU, or for every --devices of them, and without a GPU two."""
     output: Path | None = None
     """Folder of the runs and of report.html, report.md and report.json; by default runs/compare-<preset>, and
     runs/report for given records."""

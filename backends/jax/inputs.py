@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from PIL import Image
 
+from backends.jax import runtime
 from common import pipeline
 from common.folder import Sample
 from common.images import open_rgb
@@ -19,6 +20,9 @@ from common.spec import ExperimentSpec
 
 def from_shared(images: Images, labels: Labels) -> tuple[Array, Array]:
     """See `backends.contract.Backend.from_shared`: images stay (N, H, W, 3), labels become JAX's integers."""
+    if runtime.devices_in_use > 1:
+        # Each device will take its part of them.
+        return images, labels.astype(np.int32)
     return jnp.asarray(images), jnp.asarray(labels.astype(np.int32))
 
 

@@ -209,9 +209,11 @@ def test_jobs_share_the_gpus(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_number_of_jobs_there_is_one_a_gpu_or_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert comparing.default_jobs() == 3
+    assert comparing.default_jobs(1) == 3
+    assert comparing.default_jobs(2) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert comparing.default_jobs() == 2
+    assert comparing.default_jobs(1) == 2
+    assert comparing.default_jobs(4) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Several devices give the numbers of one: losses, parameters, running statistics, features and predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backends.contract import Backend
+from common.folder import ImageData
+from tests.parallel_process import EXPERIMENTS, few_images, run_experiment, run_processes, small_spec
+
+Results = dict[str, dict[str, np.ndarray]]
+
+
+def devices_of(backend_name: str) -> int:
+    """How many processes drive two devices."""
+    return 2 if backend_name == "torch" else 1
+
+
+@pytest.fixture(scope="module")
+def alone(backend: Backend, backend_name: str, pictures: ImageData) -> Results:
+    """Every experiment on one device, in this process."""
+    data = few_images(pictures)
+    return {
+        name: run_experiment(backend, small_spec(backend_name, **changes), data)
+        for name, changes in EXPERIMENTS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def together(backend_name: str, pictures: ImageData, tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    """Every experiment on two devices, as each of their processes has it."""
+    folder = tmp_path_factory.mktemp("parallel") / "two"
+    return run_processes(folder, backend_name, pictures, [*EXPERIMENTS], devices_of(backend_name), devices=2)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_two_devices_give_the_numbers_of_one(alone: Results, together: list[Results], name: str) -> None:
+    for results in together:
+        check_equal(results[name], alone[name])
+
+
+def test_every_process_has_the_same_numbers(together: list[Results]) -> None:
+    for results in together[1:]:
+        for name, arrays in results.items():
+            for key, array in arrays.items():
+                np.testing.assert_array_equal(array, together[0][name][key], err_msg=f"{name}, {key}")
+
+
+def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Raise AssertionError where two results differ by more than the order of sums makes them."""
+    assert found.keys() == expected.keys()
+    np.testing.assert_array_equal(found["accuracy"], expected["accuracy"])
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-4)
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-3)
+    for key in expected:
+        if key.startswith("array/"):
+            distance = np.linalg.norm(found[key] - expected[key])
+            moved = expected[key.replace("array/", "moved/")]
+            if __import__("os").environ.get("SHOW"): print(f"{key:45} {distance:.1e} {moved:.1e} {distance/max(moved,1e-30):.1e} {distance/np.linalg.norm(expected[key]):.1e}")
+            else: assert distance <= 1e-2 * moved + 2e-7 * np.linalg.norm(expected[key]), key
+    if __import__("os").environ.get("SHOW"): print("LOSS", np.abs(found["loss"]/expected["loss"]-1), "LOGITS", np.abs(found["logits"]-expected["logits"]).max())
