@@ -220,7 +220,7 @@ def train_and_record(
     finally:
         # Ctrl-C may come while another error is handled, such as that of a process whose partner was interrupted.
         if run_record.status == "running":
-            run_record.status = "interrupted"
+            run_record.status, run_record.error = "interrupted", KeyboardInterrupt.__name__
         finish(run_record, backend, start)
         record.write_record(folder, run_record)
 

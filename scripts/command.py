@@ -42,7 +42,7 @@ def start(
         tell(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        tell("\nInterrupted.")
+        tell("\nInterrupted.", interrupted=True)
         sys.exit(INTERRUPTED)
 
 

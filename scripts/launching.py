@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ MESSAGE_FILE = "TORCHELASTIC_ERROR_FILE"
 # The launcher ends all processes when one has ended. Others wait for the first, which marks the record.
 SECONDS_FOR_THE_FIRST = 5
 INTERRUPTED = 130
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 def check(options: RunOptions) -> None:
@@ -59,8 +61,8 @@ def wants_processes(options: RunOptions) -> bool:
 
 
 def join(options: RunOptions) -> None:
-    """Say in the environment which of the machines this process is, as a launcher does."""
-    if options.machines > 1 and parallel.world().size == 1:
+    """Where a machine has one process, say in the environment which of them this is, as a launcher does."""
+    if options.machines > 1 and parallel.world().size == 1 and not wants_processes(options):
         joined = parallel.World(options.machine, options.machines, coordinator=options.coordinator)
         os.environ.update(joined.variables())
 
@@ -88,11 +90,14 @@ def launch(options: RunOptions, arguments: list[str]) -> int:
             "rdzv_endpoint": options.coordinator,
             "rdzv_configs": {"rank": options.machine},
         }
+    # A shell's background job ignores Ctrl-C, and what nohup starts ignores that its terminal is closed.
+    heeded = [name for name in SIGNALS if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
     with tempfile.TemporaryDirectory(prefix="fine-tuning-processes-") as folder:
         quiet = dict.fromkeys(range(1, here), Std.ALL)
         config = LaunchConfig(
             min_nodes=options.machines, max_nodes=options.machines, nproc_per_node=here, max_restarts=0,
-            run_id="fine-tuning", logs_specs=DefaultLogsSpecs(folder, redirects=quiet), monitor_interval=0.5, **meeting,
+            run_id="fine-tuning", logs_specs=DefaultLogsSpecs(folder, redirects=quiet), monitor_interval=0.5,
+            signals_to_handle=",".join(heeded), **meeting,
         )  # fmt: skip
         try:
             elastic_launch(config, sys.executable)("-P", "-m", "scripts.run", *arguments)
@@ -132,8 +137,11 @@ def read_message(path: str) -> str | None:
         return None
 
 
-def tell(text: str) -> None:
-    """Say how a command ends: on stderr, or, of one of several processes, to the one that started it."""
+def tell(text: str, interrupted: bool = False) -> None:
+    """Say how a command ends: on stderr, or, of one of several processes, to the one that started it.
+
+    interrupted: whether all were told to end.
+    """
     file, leads = os.environ.get(MESSAGE_FILE), parallel.world().leads
     if file:
         # As the launcher itself reads it.
@@ -141,6 +149,6 @@ def tell(text: str) -> None:
     # torchrun shows the messages of the others in its own report.
     if not file or (leads and LAUNCHED not in os.environ):
         say(text)
-    if file and not leads:
+    if file and not leads and not interrupted:
         with contextlib.suppress(KeyboardInterrupt):
             time.sleep(SECONDS_FOR_THE_FIRST)

@@ -31,19 +31,16 @@ SECONDS = 240
 # share neither. What is not named here is the spec of `small_spec`.
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "sgd": {},
-    "momentum, some statistics frozen": {
-        "optimizer": "momentum", "batch_norm": "frozen_early", "loss_reduction": "mean", "learning_rate": 1e-3,
-        "class_weights": "balanced", "label_smoothing": 0.1,
+    "momentum, two phases, some statistics frozen": {
+        "optimizer": "momentum", "strategy": "warm-up", "warm_up_epochs": 1, "epochs": 2, "batch_norm": "frozen_early",
+        "loss_reduction": "mean", "learning_rate": 1e-3, "class_weights": "balanced", "label_smoothing": 0.1,
     },
-    "adam, statistics frozen": {
-        "optimizer": "adam", "batch_norm": "frozen", "loss_reduction": "mean", "learning_rate": 1e-5,
+    "adam, adapters, statistics frozen": {
+        "optimizer": "adam", "strategy": "lora", "loss_reduction": "mean", "learning_rate": 1e-3,
     },
     "features computed once": {
         "strategy": "feature-extraction", "train_crop": "none", "flip": False, "learning_rate": 1e-3, "epochs": 2,
     },
-    "features of augmented images": {"strategy": "feature-extraction", "learning_rate": 1e-3},
-    "two phases": {"strategy": "warm-up", "warm_up_epochs": 1, "epochs": 2},
-    "adapters": {"strategy": "lora"},
 }  # fmt: skip
 # Those that several processes repeat where one process has been compared already.
 FEW = ("sgd", "features computed once")

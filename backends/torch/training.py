@@ -41,7 +41,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, spec, phase)
         self.world = parallel.world_of(spec)
         # Averages the gradients of the processes while they are computed. Statistics are the same in each.
-        self.network = DistributedDataParallel(model, broadcast_buffers=False) if spec.devices > 1 else model
+        self.network = DistributedDataParallel(model, forward_sync_buffers=False) if spec.devices > 1 else model
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.targets = torch.from_numpy(target_table(spec, class_counts)).to(model.fc.weight)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=model.fc.weight.device)

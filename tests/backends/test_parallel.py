@@ -48,15 +48,17 @@ def test_every_process_has_the_same_numbers(together: list[Results]) -> None:
 
 
 def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """Raise AssertionError where two results differ by more than the order of sums makes them."""
+    """Raise AssertionError where two results differ by more than another order of float32 sums makes them.
+
+    Measured: losses 2e-6, logits 3e-6, and what a step adds to early convolutions 6e-3 of it, where the gradients of
+    many pixels cancel. BatchNorm over half of the batch changes losses by 1e-2.
+    """
     assert found.keys() == expected.keys()
     np.testing.assert_array_equal(found["accuracy"], expected["accuracy"])
-    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-4)
-    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-3)
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=2e-5)
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=5e-5)
     for key in expected:
         if key.startswith("array/"):
             distance = np.linalg.norm(found[key] - expected[key])
             moved = expected[key.replace("array/", "moved/")]
-            if __import__("os").environ.get("SHOW"): print(f"{key:45} {distance:.1e} {moved:.1e} {distance/max(moved,1e-30):.1e} {distance/np.linalg.norm(expected[key]):.1e}")
-            else: assert distance <= 1e-2 * moved + 2e-7 * np.linalg.norm(expected[key]), key
-    if __import__("os").environ.get("SHOW"): print("LOSS", np.abs(found["loss"]/expected["loss"]-1), "LOGITS", np.abs(found["logits"]-expected["logits"]).max())
+            assert distance <= 3e-2 * moved + 2e-7 * np.linalg.norm(expected[key]), key
