@@ -28,7 +28,8 @@ LAUNCHED = "FINE_TUNING_LAUNCHED"
 MESSAGE_FILE = "TORCHELASTIC_ERROR_FILE"
 # The launcher ends all processes when one has ended. Others wait for the first, which marks the record.
 SECONDS_FOR_THE_FIRST = 5
-INTERRUPTED = 130
+# Exit codes of a process that was told to end.
+ENDED = (130, -signal.SIGINT, -signal.SIGTERM)
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
@@ -114,7 +115,7 @@ def launch(options: RunOptions, arguments: list[str]) -> int:
 def report(failures: dict[int, Any], folder: Path) -> int:
     """Show why the processes of this machine ended, and return the exit code: that of the one that failed by itself,
     not of those that were then ended."""
-    own = {rank: failure for rank, failure in failures.items() if failure.exitcode not in (INTERRUPTED, -15)}
+    own = {rank: failure for rank, failure in failures.items() if failure.exitcode not in ENDED}
     told = {rank: message for rank in own or failures if (message := read_message(failures[rank].error_file))}
     rank = min(told or own or failures)
     code: int = failures[rank].exitcode

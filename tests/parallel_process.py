@@ -42,8 +42,6 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "strategy": "feature-extraction", "train_crop": "none", "flip": False, "learning_rate": 1e-3, "epochs": 2,
     },
 }  # fmt: skip
-# Those that several processes repeat where one process has been compared already.
-FEW = ("sgd", "features computed once")
 PARAMETERS = (
     "conv1.weight",
     "bn1.weight",
