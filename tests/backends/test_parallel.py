@@ -9,19 +9,16 @@ from backends.contract import Backend
 from common.errors import UserError
 from common.folder import ImageData
 from scripts.comparing import visible_gpus
-from tests.parallel_process import EXPERIMENTS, few_images, run_experiment, run_processes, small_spec
+from tests.parallel_process import EXPERIMENTS, run_experiment, run_processes, small_spec
 
+SGD = next(iter(EXPERIMENTS))
 Results = dict[str, dict[str, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
 def alone(backend: Backend, backend_name: str, pictures: ImageData) -> Results:
     """Every experiment on one device, in this process."""
-    data = few_images(pictures)
-    return {
-        name: run_experiment(backend, small_spec(backend_name, **changes), data)
-        for name, changes in EXPERIMENTS.items()
-    }
+    return {name: run_experiment(backend, name, pictures, backend=backend_name) for name in EXPERIMENTS}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +52,7 @@ def test_every_process_has_the_same_numbers(together: list[Results]) -> None:
 def test_a_process_for_each_of_two_machines(backend_name, alone, pictures, tmp_path) -> None:
     if backend_name != "jax":
         pytest.skip("one machine has as many processes as several, or there is no way to several")
-    names = ["sgd"]
+    names = [SGD]
     for results in run_processes(tmp_path / "machines", backend_name, pictures, names, processes=2, devices=2):
         for name in names:
             check_equal(results[name], alone[name])
@@ -64,9 +61,9 @@ def test_a_process_for_each_of_two_machines(backend_name, alone, pictures, tmp_p
 def test_statistics_of_half_a_batch_would_be_noticed(backend_name, alone, pictures, tmp_path) -> None:
     if backend_name != "torch":
         pytest.skip("has no BatchNorm of this project's for several devices")
-    for results in run_processes(tmp_path / "broken", backend_name, pictures, ["sgd"], 2, breaks=True, devices=2):
+    for results in run_processes(tmp_path / "broken", backend_name, pictures, [SGD], 2, breaks=True, devices=2):
         with pytest.raises(AssertionError):
-            check_equal(results["sgd"], alone["sgd"])
+            check_equal(results[SGD], alone[SGD])
 
 
 @pytest.mark.gpu
@@ -84,7 +81,7 @@ def test_more_gpus_than_there_are_are_refused(backend_name, backend, monkeypatch
         pytest.skip("takes processes for them first")
     many = len(visible_gpus()) + 1
     with pytest.raises(UserError, match=f"devices = {many}"):
-        backend.prepare(small_spec(backend_name, device="gpu", devices=many, batch_size=many))
+        backend.prepare(small_spec(backend=backend_name, device="gpu", devices=many, batch_size=many))
 
 
 def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -27,6 +27,13 @@ def only_torch(backend_name: str) -> None:
         pytest.skip("one process drives all devices of a machine")
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(own) for own, parent, state in rows if int(parent) == pid and not state.startswith("Z")]
+
+
 def start(pictures: ImageData, folder: Path, **changes: Any) -> subprocess.Popen[str]:
     """`scripts.run` on two devices."""
     values = {
@@ -53,7 +60,7 @@ def test_a_run_starts_its_processes_and_leaves_one_record(pictures, tmp_path) ->
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
         "model.safetensors", "predictions.npz", "record.json",
     ]  # fmt: skip
-    spec = small_spec("torch", data=str(pictures.root), **CHANGES)
+    spec = small_spec(data=str(pictures.root), **CHANGES)
     one = experiment.run(spec, tmp_path / "one", Silent())
     for epoch, expected in zip(two["epochs"], one.epochs, strict=True):
         # See tests/backends/test_parallel.py.
@@ -86,11 +93,12 @@ def test_ctrl_c_ends_all_processes_and_is_recorded(pictures, tmp_path) -> None:
     for line in run.stdout:
         if line.startswith("epoch 1,"):
             break
-    listed = subprocess.run(["ps", "--ppid", str(run.pid), "-o", "pid="], capture_output=True, text=True, check=True)
-    workers = listed.stdout.split()
+    workers = children(run.pid)
     assert len(workers) == 2
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=SECONDS)
     assert (run.returncode, err.strip()) == (130, "Interrupted.")
     assert record_in(tmp_path)["status"] == "interrupted"
-    assert not [pid for pid in workers if Path("/proc", pid).exists()]
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
