@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -9,7 +13,7 @@ from backends.contract import Backend
 from common.errors import UserError
 from common.folder import ImageData
 from scripts.comparing import visible_gpus
-from tests.parallel_process import EXPERIMENTS, run_experiment, run_processes, small_spec
+from tests.parallel_process import EXPERIMENTS, ROOT, run_experiment, run_processes, small_spec
 
 SGD = next(iter(EXPERIMENTS))
 Results = dict[str, dict[str, np.ndarray]]
@@ -56,6 +60,29 @@ def test_a_process_for_each_of_two_machines(backend_name, alone, pictures, tmp_p
     for results in run_processes(tmp_path / "machines", backend_name, pictures, names, processes=2, devices=2):
         for name in names:
             check_equal(results[name], alone[name])
+
+
+SHARES = """
+import jax, numpy as np
+from backends.jax import models, runtime, training
+from tests.parallel_process import small_spec
+spec = small_spec(backend="jax", devices=2)
+runtime.prepare(spec)
+kernel = jax.device_put(np.zeros((512, 2), np.float32), runtime.placement(spec))
+model = models.Model(None, {"Dense_0": {"kernel": kernel}}, {})
+for count in (8, 7):
+    placed = training.on_devices(model, np.zeros((count, 3), np.float32), count)
+    print([shard.data.shape[0] for shard in placed.addressable_shards])
+"""
+
+
+def test_each_device_has_its_share_only(backend_name) -> None:
+    """Numbers alone do not tell: they are the same where every device computes everything."""
+    if backend_name != "jax":
+        pytest.skip("tests/common/test_parallel.py tells of processes")
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    printed = subprocess.run([sys.executable, "-c", SHARES], env=variables, capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines() == ["[4, 4]", "[7, 7]"]
 
 
 def test_statistics_of_half_a_batch_would_be_noticed(backend_name, alone, pictures, tmp_path) -> None:

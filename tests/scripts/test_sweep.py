@@ -64,7 +64,8 @@ def results() -> list[studies.Result]:
         ["--vary", "seed=1,2", "--sampler", "best"], ["--vary", "seed=1,2", "--data", "nowhere"],
         ["--vary", "seed=1,2", "--weights", "nowhere"], ["--vary", "seed=1,2", "--validation", "0.01"],
         ["--vary", "seed=1,2", "--study", "text.txt"], ["--vary", "seed=1,2", "--study", "text.txt/below"],
-        ["--vary", "seed=1,2", "--devices", "2"], ["--show", "nowhere.journal"], ["--show", "text.txt"], ["--vary", "batch_size=8..0"],
+        ["--vary", "seed=1,2", "--devices", "2"], ["--vary", "batch_size=8..0"],
+        ["--show", "nowhere.journal"], ["--show", "text.txt"],
     ],
     ids=" ".join,
 )  # fmt: skip
