@@ -64,14 +64,16 @@ class Trainer(Protocol):
     def train_step(self, images: Any, labels: Any, rate_factor: float = 1.0) -> None:
         """One forward pass, backward pass and update; adds to the sums without waiting for the device.
 
-        images, labels: one batch as this backend's pipelines give them.
+        images, labels: one batch as this backend's pipelines give them. Where several processes share it, the images
+        are this one's part (common.parallel) and the labels those of the whole batch; where one process drives several
+        devices, it shares them out. The step is that of the whole batch on one device, BatchNorm's statistics included.
         rate_factor: multiple of all learning rates in this step. Momentum gathers gradients, not updates, as in
         torch: a rate acts on its own step only.
         """
 
     def read_sums(self) -> tuple[float, int]:
         """Sum of the losses (plain cross-entropy, whatever the targets) and number of correct top-1 answers over the
-        examples since the last call."""
+        examples since the last call, those of all devices and the same in every process."""
 
 
 class Backend(Protocol):
@@ -80,9 +82,10 @@ class Backend(Protocol):
     # runtime.py
 
     def prepare(self, spec: ExperimentSpec) -> Device:
-        """Choose the device, seed the framework's generators, and make float32 arithmetic exact and repeatable
-        (no TF32). Call it once, before anything else. Raises UserError when `spec.device` is `gpu` and the
-        framework sees none."""
+        """Choose the devices, seed the framework's generators, and make float32 arithmetic exact and repeatable
+        (no TF32). Call it once, before anything else; for `spec.devices` of a CPU it makes virtual ones, or meets the
+        other processes. Raises UserError when `spec.device` is `gpu` and the framework sees none, and when there are
+        fewer than `spec.devices`."""
 
     def versions(self) -> dict[str, str]:
         """Version of each package that computes."""
@@ -126,10 +129,12 @@ class Backend(Protocol):
         with `phase.frozen_statistics`; parameters and statistics stay as they are."""
 
     def logits(self, model: Any, images: Any) -> NDArray[Any]:
-        """(N, classes) float32 in evaluation mode."""
+        """(N, classes) float32 in evaluation mode. Where several processes share a batch evenly, N are the images of
+        all, and every process has their rows."""
 
     def feature_extractor(self, model: Any) -> Callable[[Any], NDArray[Any]]:
-        """What computes, from a batch of images, what the head sees in evaluation mode: (N, features) float32.
+        """What computes, from a batch of images, what the head sees in evaluation mode: (N, features) float32;
+        of several processes as `logits`.
 
         It may hold copies: after a change of the backbone ask for another.
         """

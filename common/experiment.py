@@ -22,6 +22,7 @@ from common import (
     features,
     fit,
     groups,
+    parallel,
     pipeline,
     precision,
     record,
@@ -118,14 +119,18 @@ def run(
 
     tensorboard: whether to leave a folder `tensorboard` with its events, too.
     given: the fields of the spec that the user has named, which the strategy `auto` leaves alone.
+    Of several processes (common.parallel) only the first writes, and tells `watch`.
     Raises UserError before anything is written when the input is bad, common.fit.Diverged, other RunErrors and
     KeyboardInterrupt after the record was marked with it.
     """
     start = time.perf_counter()
+    world = parallel.world_of(spec)
+    watch = watch if world.leads else fit.Silent()
     weights.read_for(spec)
     if spec.strategy != "auto":
         groups.phases(spec)
-    check_output(spec, folder, overwrite)
+    if world.leads:
+        check_output(spec, folder, overwrite)
     data = load_data(spec)
     if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
         raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
@@ -147,12 +152,17 @@ def run(
     run_record = description.describe_run(spec, data, backend, device, models, command)
     run_record.spec = asked
     run_record.resolved |= {"precision": spec.precision, "precision_reason": reason, "decoded_images": kept}
+    run_record.resolved |= {"devices": spec.devices, "processes": world.size}
     if spec.pipeline == "resident":
         run_record.resolved["resident_images"] = resident.describe(spec, data)
     if choice is not None:
         run_record.resolved["auto"] = asdict(choice)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start
     model = description.model_of(spec, models)
+    if not world.leads:
+        note_results(run_record, train(spec, watch, data, backend, model))
+        finish(run_record, backend, start)
+        return run_record
     with reserved(folder):
         # Another run may have ended in this folder meanwhile.
         check_output(spec, folder, overwrite)
@@ -201,19 +211,9 @@ def train_and_record(
         (folder / stale).unlink(missing_ok=True)
     record.write_record(folder, run_record)
     try:
-        recording = RecordingWatch(folder, run_record, watch)
-        if spec.strategy == "zero-shot":
-            history = source_classes.evaluate(backend, model, spec, data, recording)
-        else:
-            history = backend.train_fine_tuning(model, spec, data, watch=recording)
+        history = train(spec, RecordingWatch(folder, run_record, watch), data, backend, model)
         write_results(folder, spec, data, backend, model, history)
-        assert history.test is not None
-        run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
-        if history.validation is not None:
-            run_record.final["validation_loss"] = history.validation.loss
-            run_record.final["validation_accuracy"] = history.validation.accuracy
-        run_record.resolved["features"] = history.features
-        run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
+        note_results(run_record, history)
     except BaseException as error:
         run_record.status = status_of(error)
         run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -221,8 +221,29 @@ def train_and_record(
     else:
         run_record.status = "complete"
     finally:
+        # Ctrl-C may come while another error is handled, such as that of a process whose partner was interrupted.
+        if run_record.status == "running":
+            run_record.status, run_record.error = "interrupted", KeyboardInterrupt.__name__
         finish(run_record, backend, start)
         record.write_record(folder, run_record)
+
+
+def train(spec: ExperimentSpec, watch: Watch, data: ImageData, backend: Backend, model: Any) -> History:
+    """Train, or only evaluate where the strategy says so."""
+    if spec.strategy == "zero-shot":
+        return source_classes.evaluate(backend, model, spec, data, watch)
+    return backend.train_fine_tuning(model, spec, data, watch=watch)
+
+
+def note_results(run_record: RunRecord, history: History) -> None:
+    """Add to the record what the kept model reached."""
+    assert history.test is not None
+    run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
+    if history.validation is not None:
+        run_record.final["validation_loss"] = history.validation.loss
+        run_record.final["validation_accuracy"] = history.validation.accuracy
+    run_record.resolved["features"] = history.features
+    run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
 
 
 def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common import groups, pipeline
+from common import groups, parallel, pipeline
 from common.datasets import cache_folder
 from common.decoded import fingerprint
 from common.files import write_atomically
@@ -115,25 +115,31 @@ class FeatureStore:
         """`common.pipeline.train_batches` in the same order, with features (N, features) for images."""
         self.compute(spec, transform, samples)
         order = pipeline.epoch_order(len(samples), spec.seed, epoch)
-        return self.batches(spec, [samples[index] for index in order])
+        return self.batches(spec, [samples[index] for index in order], parallel.share_to_train)
 
     def test_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
     ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
         """`common.pipeline.test_batches`, with features (N, features) for images."""
         self.compute(spec, transform, samples)
-        return self.batches(spec, samples)
+        return self.batches(spec, samples, parallel.share_to_test)
 
     def on_device(self, backend: Backend, images: NDArray[np.float32], labels: Labels) -> tuple[Any, Any]:
         """A batch as the backend takes it."""
         return backend.from_shared(images, labels)
 
-    def batches(self, spec: ExperimentSpec, samples: Sequence[Sample]) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-        """Batches of samples whose features are there; the last may be smaller."""
+    def batches(
+        self,
+        spec: ExperimentSpec,
+        samples: Sequence[Sample],
+        share: Callable[[Sequence[Sample], int], Sequence[Sample]],
+    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
+        """Batches of samples whose features are there; the last may be smaller. `share` says which of a batch are this
+        process's."""
         for start in range(0, len(samples), spec.batch_size):
             chosen = samples[start : start + spec.batch_size]
             labels = np.array([sample.label for sample in chosen], np.int64)
-            yield np.stack([self.vectors[sample] for sample in chosen]), labels
+            yield np.stack([self.vectors[sample] for sample in share(chosen, spec.devices)]), labels
 
     def compute(self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]) -> None:
         """Read or compute the features of the samples that have none yet."""
@@ -159,7 +165,8 @@ class FeatureStore:
         compute = self.backend.feature_extractor(self.model)
         begin, done = time.perf_counter(), 0
         for images, labels in self.images.test_batches(spec, transform, samples):
-            yield compute(self.images.on_device(self.backend, images, labels)[0])
+            # Of a batch that several processes share there may be more rows than images; see `common.parallel`.
+            yield compute(self.images.on_device(self.backend, images, labels)[0])[: len(labels)]
             done += len(labels)
             self.watch.on_progress(1, f"computing features, {done / (time.perf_counter() - begin):.1f} images/s")
 
@@ -169,7 +176,7 @@ class FeatureStore:
             "version": VERSION,
             "versions": self.backend.versions(),
             # Rounding depends on the device, the threads and the size of a batch.
-            "spec": [spec.backend, spec.pipeline, spec.precision, spec.device, spec.batch_size],
+            "spec": [spec.backend, spec.pipeline, spec.precision, spec.device, spec.devices, spec.batch_size],
             "threads": [available_cores(), os.environ.get("OMP_NUM_THREADS")],
             "transform": asdict(transform),
             "images": fingerprint([str(sample.path) for sample in samples]),
@@ -183,8 +190,11 @@ class FeatureStore:
 
 
 def folder_for(spec: ExperimentSpec) -> Path | None:
-    """Where a run keeps features for later ones; None where the spec wants nothing kept."""
-    return cache_folder() / "features" if spec.image_cache else None
+    """Where a run keeps features for later ones; None where the spec wants nothing kept.
+
+    Several processes keep none: they must all read or all compute, which a run beside them could upset.
+    """
+    return cache_folder() / "features" if spec.image_cache and parallel.world().size == 1 else None
 
 
 def read_kept(file: Path, count: int) -> NDArray[np.float32] | None:

@@ -120,6 +120,13 @@ class Quiet(Watch):
         pass
 
 
+class Silent(Quiet):
+    """Says nothing at all."""
+
+    def on_note(self, text: str) -> None:
+        pass
+
+
 class ForwardingWatch(Watch):
     """Passes everything on to another watch; for watches that do something besides."""
 
@@ -324,7 +331,8 @@ def predict(
     labels: list[NDArray[np.int64]] = []
     seen = 0
     for images, batch_labels in test_batches(backend, spec, transform, samples, source):
-        logits.append(backend.logits(model, images))
+        # Of a batch that several processes share there may be more rows than images; see `common.parallel`.
+        logits.append(backend.logits(model, images)[: len(batch_labels)])
         labels.append(np.asarray(batch_labels, np.int64))
         seen += len(labels[-1])
         watch.on_progress(1, f"testing, {seen / (time.perf_counter() - start):.1f} images/s")

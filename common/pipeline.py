@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common import weights
+from common import parallel, weights
 from common.folder import Read, Sample, read_file
 from common.spec import ExperimentSpec
 
@@ -79,14 +79,17 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, read: Read = read_file
 ) -> Iterator[tuple[Images, Labels]]:
-    """Shuffled, augmented batches: float32 images (N, H, W, 3) and int64 labels (N,); the last may be smaller."""
+    """Shuffled, augmented batches: float32 images (N, H, W, 3) and int64 labels (N,); the last may be smaller.
+
+    Where several processes share a batch, the images are this one's (`common.parallel.share_to_train`).
+    """
 
     def load(index: int, out: Images) -> None:
         image = augment(read(samples[index]), transform, spec.seed, epoch, index)
         normalise(image, transform, out)
 
     order = epoch_order(len(samples), spec.seed, epoch)
-    return _batches(load, samples, [int(index) for index in order], spec, transform)
+    return _batches(load, samples, [int(index) for index in order], spec, transform, parallel.share_to_train)
 
 
 def test_batches(
@@ -95,7 +98,10 @@ def test_batches(
     samples: Sequence[Sample],
     read: Read = read_file,  # noqa: PT028
 ) -> Iterator[tuple[Images, Labels]]:
-    """Batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,)."""
+    """Batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,).
+
+    Where several processes share a batch, the images are this one's (`common.parallel.share_to_test`).
+    """
     return ImageSource(read).test_batches(spec, transform, samples)
 
 
@@ -124,7 +130,7 @@ class ImageSource:
         def load(index: int, out: Images) -> None:
             normalise(self.crop(samples[index], transform), transform, out)
 
-        return _batches(load, samples, range(len(samples)), spec, transform)
+        return _batches(load, samples, range(len(samples)), spec, transform, parallel.share_to_test)
 
     def on_device(self, backend: Backend, images: Images, labels: Labels) -> tuple[Any, Any]:
         """A batch as the backend takes it."""
@@ -288,15 +294,17 @@ def _batches(
     order: Sequence[int],
     spec: ExperimentSpec,
     transform: Transform,
+    share: Callable[[Sequence[int], int], Sequence[int]],
 ) -> Iterator[tuple[Images, Labels]]:
-    """Batches whose images `load(index, out)` writes to their places in them."""
+    """Batches whose images `load(index, out)` writes to their places in them; `share` says which are this process's."""
     chunks = [order[start : start + spec.batch_size] for start in range(0, len(order), spec.batch_size)]
+    shares = [share(chunk, spec.devices) for chunk in chunks]
 
     def places() -> Iterator[tuple[int, Images, Images]]:
-        for chunk in chunks:
+        for own in shares:
             # A new array each time: some frameworks go on using the memory of the one they were given.
-            images = np.empty((len(chunk), transform.image_size, transform.image_size, 3), np.float32)
-            yield from ((index, out, images) for index, out in zip(chunk, images, strict=True))
+            images = np.empty((len(own), transform.image_size, transform.image_size, 3), np.float32)
+            yield from ((index, out, images) for index, out in zip(own, images, strict=True))
 
     def fill(place: tuple[int, Images, Images]) -> Images:
         index, out, images = place
@@ -304,8 +312,8 @@ def _batches(
         return images
 
     filled = ahead(fill, places(), spec.workers, look_ahead=2 * spec.batch_size)
-    for chunk in chunks:
-        for _ in chunk:
+    for chunk, own in zip(chunks, shares, strict=True):
+        for _ in own:
             images = next(filled)
         yield images, np.array([samples[index].label for index in chunk], np.int64)
 

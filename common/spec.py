@@ -176,6 +176,9 @@ class ExperimentSpec:
     was; or float64, as a yardstick for the others."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; `auto` takes a GPU if the framework sees one, and the record says which it was."""
+    devices: int = 1
+    """Devices that share the work on each batch: GPUs, or on a CPU processes (torch) or virtual devices (the others).
+    The numbers are those of one device, to rounding; `batch_size` is the whole batch."""
     workers: int = 2
     """Threads (shared and resident pipelines) or worker processes (native) that prepare images ahead."""
 
@@ -280,10 +283,11 @@ def check_ranges(spec: ExperimentSpec) -> None:
         "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "lora_rank": 1, "learning_rate": 0, "head_multiple": 0,
         "weight_decay": 0, "batch_norm_momentum": 0, "hotdog_index": 0, "seed": 0, "workers": 0,
         "schedule_warm_up_steps": 0, "label_smoothing": 0, "validation": 0, "early_stopping": 1,
+        "devices": 1,
     }  # fmt: skip
     largest = {
         "partial_stages": 4, "lora_rank": 64, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1,
-        "workers": 256, "batch_norm_momentum": 1,
+        "workers": 256, "batch_norm_momentum": 1, "devices": 1024,
     }  # fmt: skip
     for name, low in smallest.items():
         value = getattr(spec, name)
@@ -304,6 +308,13 @@ def check_ranges(spec: ExperimentSpec) -> None:
         raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
     if spec.backend == "mxnet" and spec.precision == "bf16":
         raise UserError("precision = 'bf16': MXNet trains in float32 only; choose --precision fp32, or another backend")
+    if spec.batch_size % spec.devices:
+        raise UserError(
+            f"devices = {spec.devices}: cannot share a batch of {spec.batch_size} evenly; choose a --batch-size that "
+            "is a multiple"
+        )
+    if spec.devices > 1 and spec.pipeline != "shared":
+        raise UserError(f"devices: the {spec.pipeline} pipeline feeds one device; choose --pipeline shared")
     if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
         raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
     if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:

@@ -33,15 +33,16 @@ def start(
         sys.exit(1)
     hand_over(command, backend, arguments)
     from common.errors import RunError, UserError
+    from scripts.launching import tell
 
     interrupt_once()
     try:
         sys.exit(main(arguments))
     except (UserError, RunError) as error:
-        say(f"error: {error}")
+        tell(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        say("\nInterrupted.")
+        tell("\nInterrupted.", interrupted=True)
         sys.exit(INTERRUPTED)
 
 

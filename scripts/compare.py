@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     seeds = options.seeds
     if seeds is None:
         seeds = read_preset(options.preset).get("seeds", DEFAULT_SEEDS)
-    jobs = comparing.default_jobs() if options.jobs is None else options.jobs
+    jobs = comparing.default_jobs(options.spec.devices) if options.jobs is None else options.jobs
     if seeds < 1 or jobs < 1:
         raise UserError("--seeds and --jobs: expected at least 1")
     runs = comparing.plan_runs(options, seeds, arguments)

@@ -284,7 +284,8 @@ class Comparison:
             variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             gpus = visible_gpus()
             if gpus:
-                variables["CUDA_VISIBLE_DEVICES"] = gpus[job % len(gpus)]
+                devices = max(run.spec.devices for run in self.runs)
+                variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(job, gpus, devices))
                 # JAX and TensorFlow would each take the whole GPU.
                 variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
                 variables.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -317,9 +318,16 @@ def error_of(run: Run, code: int) -> str:
     return (errors or lines or [f"it ended with exit code {code}"])[-1]
 
 
-def default_jobs() -> int:
-    """One job a GPU; without a GPU two, since on few cores two runs of one thread get further than one of two."""
-    return len(visible_gpus()) or 2
+def default_jobs(devices: int) -> int:
+    """As many jobs as there are GPUs for, each with its `devices`; without a GPU two, since on few cores two runs of
+    one thread get further than one of two, but one where a run has several devices itself."""
+    return len(visible_gpus()) // devices or (2 if devices == 1 else 1)
+
+
+def gpus_of(job: int, gpus: Sequence[str], devices: int) -> list[str]:
+    """The GPUs of a job; more jobs than there are GPUs for share them."""
+    jobs = max(1, len(gpus) // devices)
+    return list(gpus[job % jobs * devices :][:devices])
 
 
 def cores_of(job: int, jobs: int) -> set[int]:

@@ -16,8 +16,10 @@ def main(arguments: list[str]) -> int:
     from common import description, precision
     from scripts.display import console, show_inspection
 
-    backend = backends.load(options.spec.backend)
-    spec, _ = precision.resolve(options.spec, backend.prepare(options.spec))
+    # The networks are the same on any number of devices.
+    spec = options.spec.replace(devices=1)
+    backend = backends.load(spec.backend)
+    spec, _ = precision.resolve(spec, backend.prepare(spec))
     findings = description.inspect(spec, backend, backend.build_models(spec))
     if options.json:
         print(json.dumps(findings, indent=2))

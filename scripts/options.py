@@ -43,6 +43,13 @@ class RunOptions(SpecOptions):
     """How to show progress: to people, or to a program as a JSON object a line."""
     list_presets: bool = False
     """Show the presets and stop."""
+    machines: int = 1
+    """Machines that the devices are on, as many on each (torch, jax). Each is given the same command but for
+    --machine."""
+    machine: int = 0
+    """Which of the machines this is, counted from 0; the first shows progress and writes the record."""
+    coordinator: str = ""
+    """Where the other machines find the first: its address and a free port, such as 10.0.0.5:29500."""
 
 
 @dataclass
@@ -163,7 +170,7 @@ class CompareOptions(SpecOptions):
     """How many seeds, counted from --seed; by default as many as the preset says, else 3."""
     jobs: int | None = None
     """Runs at the same time, each with its share of the cores, and of the GPUs if there are several; by default one a
-    GPU, and without a GPU two."""
+    GPU, or for every --devices of them, and without a GPU two."""
     output: Path | None = None
     """Folder of the runs and of report.html, report.md and report.json; by default runs/compare-<preset>, and
     runs/report for given records."""

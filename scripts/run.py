@@ -13,23 +13,31 @@ def main(arguments: list[str]) -> int:
     runs = parse_strategies(RunOptions, "run", arguments)
     from pathlib import Path
 
-    from common import experiment
+    from common import experiment, parallel
     from common.record import RECORD, RunRecord
+    from scripts import launching
     from scripts.display import JsonWatch, RichWatch, console, show_presets, show_runs
 
     if runs[0].list_presets:
         show_presets()
         return 0
     preset, backend = runs[0].preset, runs[0].spec.backend
+    output = runs[0].output or experiment.free_folder(Path("runs"), f"{preset}-{backend}")
+    folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
+    launching.check(runs[0])
+    launching.join(runs[0])
+    # The first process of the first machine writes, and speaks for all.
+    if parallel.world().leads and runs[0].machine == 0:
+        for run, folder in zip(runs, folders, strict=True):
+            experiment.check_output(run.spec, folder, run.overwrite)
+    if launching.wants_processes(runs[0]):
+        return launching.launch(runs[0], arguments)
+    console.quiet = not parallel.world().leads
     if value_of(arguments, "--preset") is None:
         data = runs[0].spec.data
         what = "hot dogs and other food that this project draws itself" if data == "demo" else f"its rates, on {data}"
         console.print(f"No --preset given, so this is {preset}: {what}.")
         console.print("The book's experiment, on photographs: python -m scripts.run --preset d2l")
-    output = runs[0].output or experiment.free_folder(Path("runs"), f"{preset}-{backend}")
-    folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
-    for run, folder in zip(runs, folders, strict=True):
-        experiment.check_output(run.spec, folder, run.overwrite)
     records: dict[str, RunRecord] = {}
     for run, folder in zip(runs, folders, strict=True):
         spec = run.spec

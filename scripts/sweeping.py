@@ -75,6 +75,11 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
             except UserError as error:
                 raise UserError(f"--vary {variable.name}: {error}") from error
     for base in bases.values():
+        if base.backend == "torch" and base.devices > 1:
+            raise UserError(
+                f"devices = {base.devices}: a sweep is one process, and PyTorch takes one for each device; leave the "
+                "option away and start the sweep once for each, as they share the study, or choose another --backend"
+            )
         weights.read_for(base)
         data = experiment.load_data(base)
         experiment.settle(base.replace(classes=len(data.classes)), data)

@@ -13,7 +13,7 @@ from jax import Array
 from numpy.typing import NDArray
 from PIL import Image
 
-from backends.jax.runtime import COMPILER_OPTIONS, find_device
+from backends.jax import runtime
 from common import pipeline
 from common.folder import Sample
 from common.images import open_rgb
@@ -24,12 +24,15 @@ from common.spec import ExperimentSpec
 
 def from_shared(images: Images, labels: Labels) -> tuple[Array, Array]:
     """See `backends.contract.Backend.from_shared`: images stay (N, H, W, 3), labels become JAX's integers."""
+    if runtime.devices_in_use > 1:
+        # Each device will take its part of them.
+        return images, labels.astype(np.int32)
     return jnp.asarray(images), jnp.asarray(labels.astype(np.int32))
 
 
 def to_device(spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Array:
     """See `backends.contract.Backend.to_device`."""
-    return jax.device_put(pixels, find_device(spec))
+    return jax.device_put(pixels, runtime.find_device(spec))
 
 
 def resident_batch(store: Array, places: Places, frame: Frame, labels: Labels) -> tuple[Array, Array]:
@@ -37,7 +40,7 @@ def resident_batch(store: Array, places: Places, frame: Frame, labels: Labels) -
     return make_images(store, places, frame), jnp.asarray(labels.astype(np.int32))
 
 
-@functools.partial(jax.jit, static_argnames=("frame",), compiler_options=COMPILER_OPTIONS)
+@functools.partial(jax.jit, static_argnames=("frame",), compiler_options=runtime.COMPILER_OPTIONS)
 def make_images(store: Array, places: Places, frame: Frame) -> Array:
     """The images of `resident_batch`; compiled once for each frame and number of images."""
     begin, across = places.segments.astype(jnp.int32)[:, :, None, None]

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from flaxmodels.resnet.resnet import URLS
+from jax.sharding import Sharding
 from numpy.typing import NDArray
 
 from backends.contract import Models
-from backends.jax.runtime import compute_type, dtype_of, find_device
+from backends.jax.runtime import compute_type, dtype_of, placement
 from backends.jax.weights import read_flaxmodels_file, to_arrays, to_torchvision, to_variables
 from common import lora, resnet, weights
 from common.errors import UserError
@@ -46,10 +47,9 @@ class Model:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
-    def device(self) -> jax.Device:
-        """Where the numbers are; computations with them run there."""
-        (device,) = self.params["Dense_0"]["kernel"].devices()
-        return device
+    def placement(self) -> Sharding:
+        """Where the numbers are, on each of several devices alike; computations with them run there."""
+        return self.params["Dense_0"]["kernel"].sharding
 
 
 class Head(nn.Module):
@@ -103,7 +103,7 @@ def build_network(spec: ExperimentSpec, arrays: Arrays) -> Model:
     module = make_module(spec, len(arrays["fc.bias"]))
     if any(map(lora.is_adapter, arrays)):
         module = Adapted(module, spec.lora_scale)
-    variables = jax.device_put(to_variables(spec.model, arrays, dtype_of(spec)), find_device(spec))
+    variables = jax.device_put(to_variables(spec.model, arrays, dtype_of(spec)), placement(spec))
     return Model(module, variables["params"], variables["batch_stats"])
 
 

@@ -1,4 +1,4 @@
-"""Device, exact arithmetic and precision in JAX."""
+"""Devices, exact arithmetic and precision in JAX."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from importlib import metadata
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from backends.contract import Device
-from common import precision
-from common.errors import UserError
+from common import parallel, precision
+from common.errors import RunError, UserError
 from common.spec import ExperimentSpec
 
 # Given to every jax.jit: XLA adds in any order on a GPU unless it is told not to.
 COMPILER_OPTIONS = {"xla_gpu_deterministic_ops": True}
+# How many devices share the work, set by `prepare`.
+devices_in_use = 1
 
 
 def prepare(spec: ExperimentSpec) -> Device:
@@ -23,6 +27,10 @@ def prepare(spec: ExperimentSpec) -> Device:
 
     JAX has no global generator to seed: every random draw here is given a key made from the seed.
     """
+    global devices_in_use
+    if spec.devices > 1:
+        join(spec)
+    devices_in_use = spec.devices
     device = find_device(spec)
     jax.config.update("jax_default_device", device)
     # On a GPU the default is TF32; on a CPU this changes nothing.
@@ -31,22 +39,69 @@ def prepare(spec: ExperimentSpec) -> Device:
     jax.config.update("jax_enable_x64", spec.precision == "fp64")
     if device.platform == "gpu":
         major, minor = (int(part) for part in str(device.compute_capability).split("."))
-        return Device("gpu", device.device_kind, (major, minor))
-    return Device("cpu", f"{os.cpu_count()} threads")
+        several = f"{spec.devices} x " if spec.devices > 1 else ""
+        return Device("gpu", several + device.device_kind, (major, minor))
+    several = f"{spec.devices} virtual devices on " if spec.devices > 1 else ""
+    return Device("cpu", f"{several}{os.cpu_count()} threads")
+
+
+def join(spec: ExperimentSpec) -> None:
+    """Have as many virtual devices on the CPU as the experiment asks of this process, and meet the other processes.
+
+    Raises RunError where JAX has started with another number already: it takes such settings only before.
+    """
+    world, here = parallel.world_of(spec), parallel.local_devices(spec)
+    try:
+        if jax.config.jax_num_cpu_devices != here:
+            jax.config.update("jax_num_cpu_devices", here)
+        if world.size > 1 and not jax.distributed.is_initialized():
+            jax.config.update("jax_cpu_collectives_implementation", "gloo")
+            jax.distributed.initialize(world.coordinator, world.size, world.rank)
+    except RuntimeError as error:
+        raise RunError(f"devices = {spec.devices}: JAX cannot be set up for them in this process: {error}") from error
 
 
 def find_device(spec: ExperimentSpec) -> jax.Device:
-    """The JAX device that `spec.device` means; raises UserError for `gpu` where JAX sees none."""
+    """The JAX device that `spec.device` means, of several this process's first; raises UserError where JAX sees no GPU
+    or too few."""
+    device, here = first_device(spec), parallel.local_devices(spec)
+    seen = len(jax.local_devices(backend=device.platform))
+    if seen < here:
+        raise UserError(
+            f"devices = {spec.devices}: JAX sees {seen} {device.platform.upper()}s on this machine, and {here} are "
+            "wanted of it; choose fewer --devices, or --device cpu"
+        )
+    return device
+
+
+def placement(spec: ExperimentSpec) -> Sharding:
+    """Where the numbers of a network are: on the experiment's device, or alike on each of several."""
+    first = find_device(spec)
+    if spec.devices == 1:
+        return SingleDeviceSharding(first)
+    here, devices = parallel.local_devices(spec), jax.devices(first.platform)
+    # As many of each process, in the order of the processes, as batches are shared.
+    chosen = [
+        device
+        for process in range(parallel.world().size)
+        for device in [device for device in devices if device.process_index == process][:here]
+    ]
+    return NamedSharding(Mesh(np.array(chosen), ("batch",), axis_types=(AxisType.Auto,)), PartitionSpec())
+
+
+def first_device(spec: ExperimentSpec) -> jax.Device:
+    """The first device of this process that is of the kind that `spec.device` means; raises UserError for `gpu` where
+    JAX sees none."""
     if spec.device != "cpu":
         try:
-            return jax.devices("gpu")[0]
+            return jax.local_devices(backend="gpu")[0]
         except RuntimeError as error:
             if spec.device == "gpu":
                 raise UserError(
                     "device = 'gpu': JAX sees no GPU; `python3 noxfile.py -s environment-jax -- --cuda` installs the "
                     "variant that uses one (it needs NVIDIA's driver), or use --device cpu"
                 ) from error
-    return jax.devices("cpu")[0]
+    return jax.local_devices(backend="cpu")[0]
 
 
 def dtype_of(spec: ExperimentSpec) -> str:

@@ -15,6 +15,8 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from flaxmodels.resnet import ops
 from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 import backends.jax
@@ -86,15 +88,16 @@ class Trainer:
         self.rates = Rates(learning_rates, spec.weight_decay)
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
         # Told their device like the outputs of a step, these need no second compilation at the second step.
-        self.optimizer_state = jax.device_put(optimizer.init(model.params), model.device)
+        self.optimizer_state = jax.device_put(optimizer.init(model.params), model.placement)
         self.targets = jnp.array(
-            target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.device
+            target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.placement
         )
         self.loss_sum, self.correct = zero_sums(model)
 
     def train_step(self, images: Array, labels: Array, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         model = self.model
+        images, labels = on_devices(model, images, len(labels)), on_devices(model, labels)
         state = State(model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct)
         learning_rates = {stage: rate_factor * rate for stage, rate in self.rates.learning_rates.items()}
         rates = self.rates._replace(learning_rates=learning_rates)
@@ -268,7 +271,10 @@ def gradients(
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
-    targets = jnp.array(target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.device)
+    targets = jnp.array(
+        target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.placement
+    )
+    images, labels = on_devices(model, images, len(labels)), on_devices(model, labels)
     tree = compiled_gradients(
         model.module, spec.loss_reduction, trained_names(model, phase), phase.frozen_statistics, model.params,
         model.batch_stats, images, targets[labels],
@@ -303,7 +309,8 @@ def compiled_gradients(
 
 def logits(model: Model, images: Array) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
-    return np.array(compiled_logits(model.module, model.params, model.batch_stats, images))
+    images = on_devices(model, images, len(images) * jax.process_count())
+    return of_all_devices(compiled_logits(model.module, model.params, model.batch_stats, images))
 
 
 @functools.partial(jax.jit, static_argnames=("module",), compiler_options=COMPILER_OPTIONS)
@@ -316,7 +323,9 @@ def feature_extractor(model: Model) -> Callable[[Array], NDArray[np.float32]]:
     """See `backends.contract.Backend.feature_extractor`."""
 
     def extract(images: Array) -> NDArray[np.float32]:
-        return np.array(compiled_features(model.module, model.params, model.batch_stats, images), np.float32)
+        images = on_devices(model, images, len(images) * jax.process_count())
+        vectors = compiled_features(model.module, model.params, model.batch_stats, images)
+        return of_all_devices(vectors).astype(np.float32)
 
     return extract
 
@@ -333,6 +342,24 @@ def without_head(original: Callable[..., Any], arguments: tuple, keywords: dict,
     return arguments[0] if isinstance(context.module, nn.Dense) else original(*arguments, **keywords)
 
 
+def on_devices(model: Model, values: Array, count: int | None = None) -> Array:
+    """Values that several devices compute with: those of a batch of `count` images shared by them where that is
+    possible, all others on each of them. XLA then adds over the devices wherever a step sums over a batch, BatchNorm's
+    means and the gradients included.
+    """
+    if not isinstance(model.placement, NamedSharding):
+        return values
+    mesh = model.placement.mesh
+    shares = count is not None and count % mesh.size == 0
+    sharding = NamedSharding(mesh, PartitionSpec(*(mesh.axis_names if shares else ())))
+    return jax.make_array_from_process_local_data(sharding, np.asarray(values))
+
+
+def of_all_devices(rows: Array) -> NDArray:
+    """The rows that all devices computed, those of other processes too."""
+    return np.array(rows if rows.is_fully_addressable else multihost_utils.process_allgather(rows, tiled=True))
+
+
 def zero_sums(model: Model) -> tuple[Array, Array]:
     """A sum of losses and a number of correct answers, on the model's device."""
-    return jnp.zeros((), device=model.device), jnp.zeros((), int, device=model.device)
+    return jnp.zeros((), device=model.placement), jnp.zeros((), int, device=model.placement)

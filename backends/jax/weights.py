@@ -39,7 +39,7 @@ def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
         old, new = tree[paths[name]], to_channels_last(array)
         if old.shape != new.shape:
             raise ValueError(f"{name} has shape {to_torchvision(old).shape}, not {array.shape}")
-        tree[paths[name]] = jnp.array(new, old.dtype, device=model.device)
+        tree[paths[name]] = jnp.array(new, old.dtype, device=model.placement)
     variables = unflatten_dict(tree)
     model.params, model.batch_stats = variables["params"], variables.get("batch_stats", {})
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torchvision
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.utils import parametrize
 
 from backends.contract import Models
@@ -37,7 +38,7 @@ def build_models(spec: ExperimentSpec) -> Models:
             nn.init.xavier_uniform_(fine_tune.fc.weight)
         if spec.strategy == "lora":
             add_adapters(fine_tune, spec)
-    scratch = BUILDERS[spec.model](num_classes=spec.classes)
+    scratch = build_network(spec, num_classes=spec.classes)
     if spec.initial_values == "shared":
         load_arrays(scratch, resnet.initial_network(spec.model, spec.classes, spec.seed))
     return Models(*(model and place(model, spec) for model in (pretrained, fine_tune, scratch)))
@@ -54,7 +55,7 @@ def build_source(spec: ExperimentSpec) -> nn.Module:
     """The source network with its numbers, on the CPU."""
     if spec.weights == "imagenet":
         try:
-            return BUILDERS[spec.model](weights=ZOO_WEIGHTS)
+            return build_network(spec, weights=ZOO_WEIGHTS)
         # Of a file in its cache torch checks nothing, so a damaged one shows itself only when it is read.
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).strip().split("\n")[0]
@@ -65,9 +66,61 @@ def build_source(spec: ExperimentSpec) -> nn.Module:
             ) from error
     checkpoint = weights.read_for(spec)
     assert checkpoint is not None
-    model = BUILDERS[spec.model](num_classes=len(checkpoint.header.class_names))
+    model = build_network(spec, num_classes=len(checkpoint.header.class_names))
     load_arrays(model, checkpoint.arrays)
     return model
+
+
+def build_network(spec: ExperimentSpec, **options: Any) -> nn.Module:
+    """torchvision's network; of several devices with a BatchNorm that sees the whole batch."""
+    return BUILDERS[spec.model](norm_layer=WholeBatchNorm if spec.devices > 1 else nn.BatchNorm2d, **options)
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes, and the gradient of that: each is in the other's graph."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return SumOverProcesses.forward(context, gradient)
+
+
+class WholeBatchNorm(nn.BatchNorm2d):
+    """BatchNorm that learns from the images of all processes, of a CPU too, where torch.nn.SyncBatchNorm refuses.
+
+    Means and variances of the processes' equal shares are put together as by Chan, Golub and LeVeque (1983), which
+    cancels nothing. In evaluation mode, and while every process computes the whole batch, it is plain BatchNorm.
+    """
+
+    shares = False
+    """Whether this process has a share of the batch only; set before each step."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not (self.training and self.shares):
+            return super().forward(inputs)
+        size, rank = distributed.get_world_size(), distributed.get_rank()
+        # As in plain BatchNorm, bfloat16 is for what goes in and out.
+        values = inputs.to(self.weight.dtype)
+        variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+        own = torch.stack([mean, variance])
+        rows = torch.stack([own if number == rank else torch.zeros_like(own) for number in range(size)])
+        means, variances = SumOverProcesses.apply(rows).unbind(dim=1)
+        mean = means.mean(dim=0)
+        variance = (variances + (means - mean).square()).mean(dim=0)
+        self.keep_statistics(mean.detach(), variance.detach(), size * inputs.numel() // self.num_features)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift, scale, mean = (value.view(1, -1, 1, 1) for value in (self.bias, scale, mean))
+        return torch.addcmul(shift, values - mean, scale).to(inputs.dtype)
+
+    def keep_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch of `count` values a channel."""
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
 
 
 class Adapter(nn.Module):

@@ -1,4 +1,4 @@
-"""Device, random seeds and exact arithmetic in PyTorch."""
+"""Devices, random seeds and exact arithmetic in PyTorch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from collections.abc import Callable
 
 import torch
 import torchvision
+from torch import distributed
 
 from backends.contract import Device
-from common import precision
+from common import parallel, precision
 from common.errors import UserError
+from common.machine import available_cores
 from common.spec import ExperimentSpec
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `backends.contract.Backend.prepare`."""
+    """See `backends.contract.Backend.prepare`.
+
+    Of several devices each has a process of its own, and these find each other here.
+    """
     device = find_device(spec)
+    if spec.devices > 1:
+        join(device)
     # cuBLAS is repeatable only with a workspace of fixed size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(spec.seed)
@@ -27,17 +34,39 @@ def prepare(spec: ExperimentSpec) -> Device:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     if device.type == "cuda":
-        return Device("gpu", torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
-    return Device("cpu", f"{torch.get_num_threads()} threads")
+        several = f"{spec.devices} x " if spec.devices > 1 else ""
+        return Device("gpu", several + torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
+    several = f"{spec.devices} processes x " if spec.devices > 1 else ""
+    return Device("cpu", f"{several}{torch.get_num_threads()} threads")
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes, and leave them their part of the cores."""
+    world = parallel.world()
+    # PyTorch would take a thread a core in every process. Never more than it has: this may be called again.
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, available_cores() // world.local_size)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def find_device(spec: ExperimentSpec) -> torch.device:
-    """The torch device that `spec.device` means; raises UserError for `gpu` where torch sees none."""
+    """The torch device that `spec.device` means, of several this process's; raises UserError where torch sees no GPU
+    or too few, and where the processes do not fit the devices."""
+    world = parallel.world_of(spec)
     available = torch.cuda.is_available()
     if spec.device == "gpu" and not available:
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         raise UserError(f"device = 'gpu': PyTorch ({built}) sees no GPU; use --device cpu, or install a driver for it")
-    return torch.device("cuda" if available and spec.device != "cpu" else "cpu")
+    if not available or spec.device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.device_count() < world.local_size:
+        raise UserError(
+            f"devices = {spec.devices}: PyTorch sees {torch.cuda.device_count()} GPUs for the {world.local_size} "
+            "processes of this machine; choose fewer --devices, or --device cpu"
+        )
+    return torch.device("cuda", world.local_rank) if spec.devices > 1 else torch.device("cuda")
 
 
 def versions() -> dict[str, str]:

@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import backends.torch
+from backends.torch.models import WholeBatchNorm
 from backends.torch.weights import named_parameters
-from common import fit, groups
+from common import fit, groups, parallel
 from common.fit import History, Watch
 from common.folder import ImageData
 from common.groups import Phase
@@ -40,6 +42,9 @@ class Trainer:
         set_trained(model, phase)
         set_momentum(model, spec)
         self.optimizer = make_optimizer(model, spec, phase)
+        self.world = parallel.world_of(spec)
+        # Averages the gradients of the processes while they are computed. Statistics are the same in each.
+        self.network = DistributedDataParallel(model, forward_sync_buffers=False) if spec.devices > 1 else model
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.targets = torch.from_numpy(target_table(spec, class_counts)).to(model.fc.weight)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=model.fc.weight.device)
@@ -47,19 +52,30 @@ class Trainer:
 
     def train_step(self, images: Tensor, labels: Tensor, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
-        set_mode(self.model, self.phase)
-        labels = labels.to(self.model.fc.weight.device)
-        logits = forward(self.model, images)
+        shares = len(images) < len(labels)
+        set_mode(self.model, self.phase, shares)
+        labels = labels[parallel.share(len(labels), self.world, self.spec.devices)].to(self.model.fc.weight.device)
+        logits = forward(self.model, images, self.network)
         self.optimizer.zero_grad()
-        reduced_loss(logits, self.targets[labels], self.spec).backward()
+        loss = reduced_loss(logits, self.targets[labels], self.spec)
+        if shares and self.spec.loss_reduction == "sum":
+            # The mean of the processes' gradients is to be that of the sum over all images.
+            loss = loss * self.world.size
+        loss.backward()
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate_factor * rate
         self.optimizer.step()
+        if not shares and not self.world.leads:
+            # Every process has the whole batch, which counts once.
+            return
         self.loss_sum += functional.cross_entropy(logits.detach(), labels, reduction="sum")
         self.correct += (logits.argmax(dim=1) == labels).sum()
 
     def read_sums(self) -> tuple[float, int]:
         """See `backends.contract.Trainer.read_sums`."""
+        if self.spec.devices > 1:
+            distributed.all_reduce(self.loss_sum)
+            distributed.all_reduce(self.correct)
         sums = self.loss_sum.item(), int(self.correct.item())
         self.loss_sum.zero_()
         self.correct.zero_()
@@ -101,10 +117,15 @@ def set_momentum(model: nn.Module, spec: ExperimentSpec) -> None:
             layer.momentum = spec.batch_norm_momentum
 
 
-def set_mode(model: nn.Module, phase: Phase) -> None:
-    """Training mode, but evaluation mode for the BatchNorm layers whose statistics are frozen."""
+def set_mode(model: nn.Module, phase: Phase, shares: bool = False) -> None:
+    """Training mode, but evaluation mode for the BatchNorm layers whose statistics are frozen.
+
+    shares: whether each process has a share of the batch only.
+    """
     model.train()
     for name, layer in model.named_modules():
+        if isinstance(layer, WholeBatchNorm):
+            layer.shares = shares
         # requires_grad = False does not stop BatchNorm from updating its statistics; evaluation mode does.
         if isinstance(layer, nn.BatchNorm2d) and groups.stage_of(name) in phase.frozen_statistics:
             layer.eval()
@@ -142,7 +163,7 @@ def gradients(
 def logits(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
     model.eval()
-    return forward(model, images).cpu().numpy()
+    return of_all_processes(forward(model, images)).cpu().numpy()
 
 
 def forward(model: nn.Module, images: Tensor, part: nn.Module | None = None) -> Tensor:
@@ -165,7 +186,7 @@ def feature_extractor(model: nn.Module) -> Callable[[Tensor], NDArray[np.float32
 
     @torch.no_grad()
     def extract(images: Tensor) -> NDArray[np.float32]:
-        return forward(model, images, backbone).float().cpu().numpy()
+        return of_all_processes(forward(model, images, backbone)).float().cpu().numpy()
 
     return extract
 
@@ -178,3 +199,12 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
                 setattr(parent, name, fuse_conv_bn_eval(layer, norm))
                 setattr(parent, next_name, nn.Identity())
     return model
+
+
+def of_all_processes(rows: Tensor) -> Tensor:
+    """The rows that each process computed of its equal share of a batch, in the order of the batch."""
+    if parallel.world().size == 1:
+        return rows
+    gathered = rows.new_empty(parallel.world().size * len(rows), *rows.shape[1:])
+    distributed.all_gather_into_tensor(gathered, rows.contiguous())
+    return gathered

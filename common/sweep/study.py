@@ -31,7 +31,7 @@ Outcome = Literal["complete", "diverged", "pruned", "interrupted", "failed", "ru
 VALIDATION = 0.2
 STUDY_NAME = "sweep"
 # What may differ between the processes that share a study: the backends agree, and the rest changes no result.
-FREE_FIELDS = ("backend", "device", "workers", "data_url", "data_sha1")
+FREE_FIELDS = ("backend", "device", "devices", "workers", "data_url", "data_sha1")
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 

@@ -207,11 +207,21 @@ def test_jobs_share_the_gpus(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Comparison(runs, 1, print).variables(0)["CUDA_VISIBLE_DEVICES"] == "3,5"
 
 
+def test_a_run_on_several_devices_gets_as_many_gpus(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3,5,7,9")
+    runs = plan(arguments_for(pictures, "--seeds", "1", "--devices", "2"))
+    of_jobs = [Comparison(runs, 3, print).variables(job)["CUDA_VISIBLE_DEVICES"] for job in range(3)]
+    assert of_jobs == ["1,3", "5,7", "1,3"]
+    assert comparing.gpus_of(0, ["1"], 2) == ["1"]
+
+
 def test_without_a_number_of_jobs_there_is_one_a_gpu_or_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert comparing.default_jobs() == 3
+    assert comparing.default_jobs(1) == 3
+    assert comparing.default_jobs(2) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert comparing.default_jobs() == 2
+    assert comparing.default_jobs(1) == 2
+    assert comparing.default_jobs(4) == 1
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def results() -> list[studies.Result]:
         ["--vary", "seed=1,2", "--sampler", "best"], ["--vary", "seed=1,2", "--data", "nowhere"],
         ["--vary", "seed=1,2", "--weights", "nowhere"], ["--vary", "seed=1,2", "--validation", "0.01"],
         ["--vary", "seed=1,2", "--study", "text.txt"], ["--vary", "seed=1,2", "--study", "text.txt/below"],
-        ["--show", "nowhere.journal"], ["--show", "text.txt"], ["--vary", "batch_size=8..0"],
+        ["--vary", "seed=1,2", "--devices", "2"], ["--vary", "batch_size=8..0"],
+        ["--show", "nowhere.journal"], ["--show", "text.txt"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -241,8 +242,9 @@ def test_a_study_of_another_sweep_is_refused(monkeypatch, capsys, small, changed
 
 
 def test_backends_share_a_study(monkeypatch, small) -> None:
-    for backend, trials in (("torch", "1"), ("mxnet", "3")):
-        assert call(monkeypatch, *small, "--vary", "seed=0,1", "--backend", backend, "--trials", trials) == 0
+    for backend, trials, devices in (("torch", "1", "1"), ("mxnet", "3", "2")):
+        varied = ["--vary", "seed=0,1", "--backend", backend, "--trials", trials, "--devices", devices]
+        assert call(monkeypatch, *small, *varied) == 0
     assert [(result.backend, result.values["seed"]) for result in results()] == [("torch", 0), ("mxnet", 1)]
 
 

@@ -1,0 +1,155 @@
+"""Several processes that train one model: what `scripts.run` starts, and how the one that started them learns the end.
+
+PyTorch takes a process a device, which torch's own launcher starts, the one behind `torchrun`. JAX takes a process a
+machine. Who starts `scripts.run` with torchrun himself gets the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import parallel
+from common.errors import RunError, UserError
+from scripts.environments import project_variables, say
+
+if TYPE_CHECKING:
+    from scripts.options import RunOptions
+
+# Set for the processes that `launch` starts: the file they leave their message in is one that it reads.
+LAUNCHED = "FINE_TUNING_LAUNCHED"
+# Set by torch's launcher for each of its processes.
+MESSAGE_FILE = "TORCHELASTIC_ERROR_FILE"
+# The launcher ends all processes when one has ended. Others wait for the first, which marks the record.
+SECONDS_FOR_THE_FIRST = 5
+# Exit codes of a process that was told to end.
+ENDED = (130, -signal.SIGINT, -signal.SIGTERM)
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+
+
+def check(options: RunOptions) -> None:
+    """Raise UserError for machines that do not go together."""
+    spec, machines = options.spec, options.machines
+    if machines < 1 or not 0 <= options.machine < machines:
+        raise UserError(f"--machines {machines} --machine {options.machine}: machines are counted from 0")
+    if machines == 1:
+        return
+    if spec.backend not in parallel.SEVERAL_PROCESSES:
+        able = " or ".join(parallel.SEVERAL_PROCESSES)
+        raise UserError(f"--machines: {spec.backend} trains on one machine; choose --backend {able}")
+    if spec.devices % machines:
+        raise UserError(
+            f"--machines {machines}: as many devices are on each, and --devices {spec.devices}, which counts them all, "
+            "is no multiple"
+        )
+    host, _, port = options.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(
+            f"--coordinator {options.coordinator!r}: expected the first machine's address and a free port of it, such "
+            "as 10.0.0.5:29500"
+        )
+
+
+def wants_processes(options: RunOptions) -> bool:
+    """Whether this process is to start others, of which it is none."""
+    return options.spec.backend == "torch" and options.spec.devices > 1 and parallel.world().size == 1
+
+
+def join(options: RunOptions) -> None:
+    """Where a machine has one process, say in the environment which of them this is, as a launcher does."""
+    if options.machines > 1 and parallel.world().size == 1 and not wants_processes(options):
+        joined = parallel.World(options.machine, options.machines, coordinator=options.coordinator)
+        os.environ.update(joined.variables())
+
+
+def launch(options: RunOptions, arguments: list[str]) -> int:
+    """Run `scripts.run` in a process for each device of this machine; their exit code.
+
+    The first process shows progress. A message of any is shown once, when all have ended.
+    """
+    import logging
+    import tempfile
+
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # It would report each process that it ends.
+    logging.disable(logging.CRITICAL)
+    os.environ.update({**project_variables(), LAUNCHED: "1"})
+    here = options.spec.devices // options.machines
+    meeting: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
+    if options.machines > 1:
+        meeting = {
+            "rdzv_backend": "static",
+            "rdzv_endpoint": options.coordinator,
+            "rdzv_configs": {"rank": options.machine},
+        }
+    # A shell's background job ignores Ctrl-C, and what nohup starts ignores that its terminal is closed.
+    heeded = [name for name in SIGNALS if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
+    with tempfile.TemporaryDirectory(prefix="fine-tuning-processes-") as folder:
+        quiet = dict.fromkeys(range(1, here), Std.ALL)
+        config = LaunchConfig(
+            min_nodes=options.machines, max_nodes=options.machines, nproc_per_node=here, max_restarts=0,
+            run_id="fine-tuning", logs_specs=DefaultLogsSpecs(folder, redirects=quiet), monitor_interval=0.5,
+            signals_to_handle=",".join(heeded), **meeting,
+        )  # fmt: skip
+        try:
+            elastic_launch(config, sys.executable)("-P", "-m", "scripts.run", *arguments)
+        except ChildFailedError as error:
+            return report({failure.local_rank: failure for failure in error.failures.values()}, Path(folder))
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except (RuntimeError, ConnectionError) as error:
+            where = options.coordinator or "this machine"
+            raise RunError(f"the processes did not find each other at {where}: {error}") from error
+    return 0
+
+
+def report(failures: dict[int, Any], folder: Path) -> int:
+    """Show why the processes of this machine ended, and return the exit code: that of the one that failed by itself,
+    not of those that were then ended."""
+    own = {rank: failure for rank, failure in failures.items() if failure.exitcode not in ENDED}
+    told = {rank: message for rank in own or failures if (message := read_message(failures[rank].error_file))}
+    rank = min(told or own or failures)
+    code: int = failures[rank].exitcode
+    if rank in told:
+        say(told[rank])
+        return code
+    # A traceback; that of the first process is on the terminal already.
+    for log in folder.rglob(f"{rank}/stderr.log"):
+        say(log.read_text(errors="replace").rstrip())
+    if code < 0:
+        say(f"error: process {rank} was ended from outside, with exit code {code}; perhaps memory was short")
+    return 1
+
+
+def read_message(path: str) -> str | None:
+    """What a process has told; None of one that told nothing."""
+    try:
+        return str(json.loads(Path(path).read_text())["message"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def tell(text: str, interrupted: bool = False) -> None:
+    """Say how a command ends: on stderr, or, of one of several processes, to the one that started it.
+
+    interrupted: whether all were told to end.
+    """
+    file, leads = os.environ.get(MESSAGE_FILE), parallel.world().leads
+    if file:
+        # As the launcher itself reads it.
+        Path(file).write_text(json.dumps({"message": text, "timestamp": str(int(time.time()))}))
+    # torchrun shows the messages of the others in its own report.
+    if not file or (leads and LAUNCHED not in os.environ):
+        say(text)
+    if file and not leads and not interrupted:
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(SECONDS_FOR_THE_FIRST)
