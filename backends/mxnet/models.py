@@ -16,7 +16,7 @@ from mxnet.gluon.model_zoo import model_store, vision
 from numpy.typing import NDArray
 
 from backends.contract import Models
-from backends.mxnet.runtime import find_device
+from backends.mxnet.runtime import find_devices
 from backends.mxnet.weights import Head, load_arrays, named_parameters, to_arrays
 from common import lora, precision, resnet, weights
 from common.errors import UserError
@@ -45,7 +45,9 @@ def build_models(spec: ExperimentSpec) -> Models:
     for model in (pretrained, fine_tune, scratch):
         if model is not None:
             model.cast(precision.parameter_type(spec))
-            model.collect_params().reset_ctx(find_device(spec))
+            model.collect_params().reset_ctx(find_devices(spec))
+            if spec.devices > 1:
+                model.apply(synchronise)
             compile_network(model)
     return Models(pretrained, fine_tune, scratch)
 
@@ -78,6 +80,27 @@ class AdaptedConv2D(nn.Conv2D):
     ) -> np.ndarray:
         merged = weight + self.scale * F.np.tensordot(lora_b, lora_a, axes=1)
         return super().hybrid_forward(F, x, merged)
+
+
+class SynchronisedBatchNorm(nn.BatchNorm):
+    """Gluon's layer, which learns from the shares of all devices; each has to compute, or the others wait for ever."""
+
+    def hybrid_forward(self, F: Any, x: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
+        if self._kwargs["use_global_stats"]:
+            return super().hybrid_forward(F, x, **parameters)
+        # An operator of MXNet's older arrays.
+        names = ("gamma", "beta", "running_mean", "running_var")
+        arrays = [array.as_nd_ndarray() for array in (x, *(parameters[name] for name in names))]
+        options = {name: value for name, value in self._kwargs.items() if name != "axis"}
+        devices = len(self.running_var.list_ctx())
+        normalised = F.contrib.SyncBatchNorm(*arrays, name="fwd", ndev=devices, key=self.prefix, **options)
+        return normalised.as_np_ndarray()
+
+
+def synchronise(block: Block) -> None:
+    """Make a BatchNorm layer, which is part of a network already, one over several devices."""
+    if isinstance(block, nn.BatchNorm):
+        block.__class__ = SynchronisedBatchNorm
 
 
 def add_adapters(model: HybridBlock, spec: ExperimentSpec) -> None:
@@ -138,7 +161,7 @@ def head_shape(model: HybridBlock) -> tuple[int, ...]:
 
 def class_weight(model: HybridBlock, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
-    return model.output.weight.data()[index].asnumpy().astype("float32")
+    return model.output.weight.list_data()[0][index].asnumpy().astype("float32")
 
 
 def head_of(model: HybridBlock) -> HybridBlock:
