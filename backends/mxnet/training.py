@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
 
 import mxnet as mx
 import numpy
@@ -15,7 +16,7 @@ from mxnet.gluon.nn import BatchNorm
 from numpy.typing import NDArray
 
 import backends.mxnet
-from backends.mxnet.models import compile_network
+from backends.mxnet.models import compile_network, exchange_of
 from backends.mxnet.weights import named_parameters
 from common import fit, groups, resnet
 from common.fit import History, Watch
@@ -48,9 +49,8 @@ class Trainer:
         set_trained(model, phase)
         set_momentum(model, spec)
         self.optimizer = make_optimizer(model, spec, phase)
-        # SynchronisedBatchNorm's is biased everywhere.
         several = len(self.devices) > 1
-        self.unbias = several or not stores_unbiased_variance(self.devices[0], model.output.weight.dtype)
+        self.unbias = not several and not stores_unbiased_variance(self.devices[0], model.output.weight.dtype)
         self.counts: dict[tuple[int, ...], dict[str, int]] = {}
         self.targets = targets_on(model, spec, class_counts)
         self.loss_sum = np.zeros((), dtype="float64", ctx=self.devices[0])
@@ -59,7 +59,7 @@ class Trainer:
     def train_step(self, images: np.ndarray, labels: np.ndarray, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         moving = set_mode(self.model, self.phase)
-        before = {name: [v.copy() for v in layer.running_var.list_data()] for name, layer in moving.items()}
+        before = {name: layer.running_var.list_data()[0].copy() for name, layer in moving.items()}
         results, copies = backward(self.model, self.phase, images, labels, self.targets)
         self.optimizer.set_learning_rate(rate_factor * self.spec.learning_rate)
         # Trainer.step adds the gradients of the sums on all devices and divides by its argument.
@@ -78,15 +78,15 @@ class Trainer:
         return sums
 
     def unbias_variances(
-        self, moving: dict[str, BatchNorm], before: dict[str, list[np.ndarray]], shape: tuple[int, ...]
+        self, moving: dict[str, BatchNorm], before: dict[str, np.ndarray], shape: tuple[int, ...]
     ) -> None:
         """Make the share of this batch in each running variance, sum / n, the unbiased sum / (n - 1)."""
         if shape not in self.counts:
             self.counts[shape] = values_by_channel(self.model, shape)
         keep = 1 - self.spec.batch_norm_momentum
         for name, layer in moving.items():
-            for variance, old in zip(layer.running_var.list_data(), before[name], strict=True):
-                variance += (variance - keep * old) / max(self.counts[shape][name] - 1, 1)
+            variance = layer.running_var.data()
+            variance += (variance - keep * before[name]) / max(self.counts[shape][name] - 1, 1)
 
 
 class Momentum(mx.optimizer.Optimizer):
@@ -215,17 +215,23 @@ def backward(
     targets: on each device, a row a class.
     """
     batches = list(zip(to_model(model, images), share_out(model, labels), targets, strict=True))
-    if len(batches) > 1:
-        # A layer that waits for the other devices would keep back what these still need.
-        npx.waitall()
-    results = [backward_on_device(model, phase, *batch) for batch in batches]
-    return results, sum(len(answers) for _, _, answers in results) // len(labels)
+    copies = sum(len(share) for _, share, _ in batches) // len(labels)
+    exchange = exchange_of(model)
+    if exchange is not None:
+        exchange.together = copies == 1
+    if exchange is not None and exchange.together:
+        with ThreadPool(len(batches), npx.set_np) as threads:
+            results = threads.starmap(functools.partial(forward, model, phase), batches)
+    else:
+        results = [forward(model, phase, *batch) for batch in batches]
+    autograd.backward([losses for losses, _ in results])
+    return [said for _, said in results], copies
 
 
-def backward_on_device(
+def forward(
     model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray, targets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `backward` does on one of the devices."""
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """On one device the losses against `targets`, for the backward pass, and what `backward` returns."""
     if isinstance(model, ResNetV2) and "stem" not in phase.frozen_statistics:
         # Its bn0 has no trained gamma that would draw the backward pass to it; the images do.
         images = images.detach()
@@ -235,8 +241,7 @@ def backward_on_device(
         # Naming the temperature chooses MXNet's own log_softmax; oneDNN's is ten times less exact on a CPU.
         log_probabilities = npx.log_softmax(logits, temperature=1.0)
         losses = cross_entropy_of_targets(log_probabilities, targets[labels])
-    losses.backward()
-    return cross_entropy(log_probabilities, labels), logits, labels
+    return losses, (cross_entropy(log_probabilities, labels), logits, labels)
 
 
 def gradients(
