@@ -22,21 +22,18 @@ from common.folder import ImageData, read_folder
 from common.spec import ExperimentSpec
 from tests.backends.conftest import largest_difference
 
-# Eleven images in batches of 8: the last three do not divide.
-SIZES = (8, 8, 3)
+# Eleven images in batches of 8: the last three do not divide. Keras compiles such a step apart, so one case has it.
+INCOMPLETE, FULL = (8, 3), (8, 8)
 CASES: dict[str, dict[str, Any]] = {
-    "sgd": {"learning_rate": 1e-4},
-    "momentum, mean": {
-        "optimizer": "momentum", "loss_reduction": "mean", "learning_rate": 1e-3, "weight_decay": 0.1,
+    # In float64, where rounding hides nothing.
+    "sgd": {"precision": "fp64", "learning_rate": 1e-4},
+    "adam, mean": {
+        "optimizer": "adam", "loss_reduction": "mean", "learning_rate": 1e-4, "weight_decay": 0.1,
         "class_weights": "balanced", "label_smoothing": 0.1, "batch_norm": "frozen_early",
     },
-    "adam, frozen": {"optimizer": "adam", "batch_norm": "frozen", "weight_decay": 0.1, "learning_rate": 1e-4},
-    # Warm-up on features that are computed once, and then everything: the whole loop.
-    "loop": {
-        "strategy": "warm-up", "epochs": 2, "warm_up_epochs": 1, "train_crop": "none", "flip": False,
-        "optimizer": "momentum", "learning_rate": 1e-4,
-    },
-    "lora": {"strategy": "lora", "learning_rate": 1e-4},
+    # The whole loop, on features that are computed once.
+    "loop": {"strategy": "feature-extraction", "train_crop": "none", "flip": False, "epochs": 2, "learning_rate": 1e-3},
+    "lora, momentum": {"strategy": "lora", "optimizer": "momentum", "learning_rate": 1e-4},
 }  # fmt: skip
 
 
@@ -70,45 +67,42 @@ def main(backend_name: str, root: str, path: str) -> None:
     found: dict[str, Any] = {"name": backend.prepare(spec.replace(devices=2)).name}
     data = read_folder(Path(root), progress=False)
     for devices in (2, 1):
-        model = backend.build_models(spec.replace(devices=devices)).fine_tune
-        start = backend.to_arrays(model)
         for case, changes in CASES.items():
             changed = spec.replace(devices=devices, **changes)
-            if changed.strategy == "lora":
-                model = backend.build_models(changed).fine_tune
-            backend.load_arrays(model, start)
-            arrays = loop(backend, changed, model, data) if case == "loop" else steps(backend, changed, model)
+            backend.prepare(changed)
+            arrays = loop(backend, changed, data) if case == "loop" else steps(backend, changed)
             found.update({f"{devices}/{case}/{name}": array for name, array in arrays.items()})
     np.savez(path, **found)
 
 
-def batches() -> list[tuple[Any, Any]]:
+def batches(sizes: tuple[int, ...]) -> list[tuple[Any, Any]]:
     """Smooth pictures, float32, and labels."""
     generator = np.random.default_rng(11)
-    coarse = generator.standard_normal((sum(SIZES), 8, 8, 3)).repeat(9, axis=1).repeat(9, axis=2)
-    images, labels = coarse.astype(np.float32), generator.integers(0, 2, sum(SIZES))
-    ends = np.cumsum(SIZES)[:-1]
+    coarse = generator.standard_normal((sum(sizes), 8, 8, 3)).repeat(9, axis=1).repeat(9, axis=2)
+    images, labels = coarse.astype(np.float32), generator.integers(0, 2, sum(sizes))
+    ends = np.cumsum(sizes)[:-1]
     return list(zip(np.split(images, ends), np.split(labels, ends), strict=True))
 
 
-def steps(backend: Any, spec: ExperimentSpec, model: Any) -> dict[str, Any]:
-    """Sums after each step, then the network, how far apart its copies are, and what it says."""
+def steps(backend: Any, spec: ExperimentSpec) -> dict[str, Any]:
+    """Gradients, sums after each step, then the network, how far apart its copies are, and what it says."""
     (phase,) = groups.phases(spec)
+    model = backend.build_models(spec).fine_tune
+    given = [backend.from_shared(*batch) for batch in batches(INCOMPLETE if spec.precision == "fp64" else FULL)]
     found = {f"before/{name}": array for name, array in backend.to_arrays(model).items()}
-    for number in (0, 2) if spec.optimizer == "momentum" else ():
-        gradients = backend.gradients(model, spec, phase, *backend.from_shared(*batches()[number]), class_counts=[3, 9])
+    for number, batch in enumerate(given):
+        gradients = backend.gradients(model, spec, phase, *batch, class_counts=[3, 9])
         found.update({f"gradients/{number}/{name}": array for name, array in gradients.items()})
     trainer = backend.Trainer(model, spec, phase, class_counts=[3, 9])
     sums = []
-    for images, labels in batches():
-        trainer.train_step(*backend.from_shared(images, labels))
+    for batch in given:
+        trainer.train_step(*batch)
         sums.append(trainer.read_sums())
     found.update({f"after/{name}": array for name, array in backend.to_arrays(model).items()})
     found["sums"] = np.array(sums)
     found["copies"] = np.array([len(copies) for copies in copies_of(spec.backend, model)])
     found["apart"] = np.array([np.abs(copies - copies[0]).max() for copies in copies_of(spec.backend, model)])
-    for number in (0, 2):
-        images, _ = backend.from_shared(*batches()[number])
+    for number, (images, _) in enumerate(given):
         found[f"logits/{number}"] = backend.logits(model, images)
         found[f"features/{number}"] = backend.features(model, images)
     return found
@@ -126,8 +120,9 @@ def copies_of(backend_name: str, model: Any) -> list[Any]:
     return [np.stack([copy.asnumpy() for copy in p.list_data()]) for p in named_parameters(model).values()]
 
 
-def loop(backend: Any, spec: ExperimentSpec, model: Any, data: ImageData) -> dict[str, Any]:
+def loop(backend: Any, spec: ExperimentSpec, data: ImageData) -> dict[str, Any]:
     """Metrics of the epochs and the last test logits: 22 training and 14 test images in batches of 8."""
+    model = backend.build_models(spec).fine_tune
     history = backend.train_fine_tuning(model, spec, data, watch=Quiet())
     metrics = [(m.loss, m.train_accuracy, m.test_loss, m.test_accuracy) for m in history.epochs]
     return {"metrics": np.array(metrics), "logits": history.test.logits}
@@ -144,9 +139,15 @@ def test_steps_are_those_of_one_device(results, case) -> None:
     assert set(one["copies"]) == {1}
     assert two["apart"].max() == 0
     np.testing.assert_allclose(two["sums"], one["sums"], rtol=1e-5)
-    for name in filter(resnet.shapes("resnet18").__contains__, (n.removeprefix("after/") for n in one)):
-        start, expected, array = one[f"before/{name}"].astype(np.float64), one[f"after/{name}"], two[f"after/{name}"]
-        tolerance = 1e-3 * np.linalg.norm(expected - start) + 2e-7 * np.linalg.norm(start)
+    # Sums over shares round apart. In float32 BatchNorm's gradients, small differences of such sums, and Adam's first
+    # steps, which see only signs, make much of it; in float64 MXNet keeps a batch's share of the statistics in float32.
+    share = 1e-6 if CASES[case].get("precision") == "fp64" else 1e-2
+    for name in resnet.shapes("resnet18"):
+        start, expected, array = (
+            arrays[name].astype(np.float64)
+            for arrays, name in ((one, f"before/{name}"), (one, f"after/{name}"), (two, f"after/{name}"))
+        )
+        tolerance = share * np.linalg.norm(expected - start) + 2e-5 * share * np.linalg.norm(start)
         assert np.linalg.norm(array - expected) <= tolerance, name
     for name in filter(lambda name: name.startswith(("logits", "features", "gradients")), one):
         assert two[name].shape == one[name].shape
