@@ -90,7 +90,7 @@ def steps(backend: Any, spec: ExperimentSpec) -> dict[str, Any]:
     model = backend.build_models(spec).fine_tune
     given = [backend.from_shared(*batch) for batch in batches(INCOMPLETE if spec.precision == "fp64" else FULL)]
     found = {f"before/{name}": array for name, array in backend.to_arrays(model).items()}
-    for number, batch in enumerate(given):
+    for number, batch in enumerate(given if spec.precision == "fp64" else ()):
         gradients = backend.gradients(model, spec, phase, *batch, class_counts=[3, 9])
         found.update({f"gradients/{number}/{name}": array for name, array in gradients.items()})
     trainer = backend.Trainer(model, spec, phase, class_counts=[3, 9])
@@ -104,7 +104,8 @@ def steps(backend: Any, spec: ExperimentSpec) -> dict[str, Any]:
     found["apart"] = np.array([np.abs(copies - copies[0]).max() for copies in copies_of(spec.backend, model)])
     for number, (images, _) in enumerate(given):
         found[f"logits/{number}"] = backend.logits(model, images)
-        found[f"features/{number}"] = backend.features(model, images)
+        if spec.precision == "fp64":
+            found[f"features/{number}"] = backend.features(model, images)
     return found
 
 
