@@ -113,7 +113,7 @@ class Exchange:
 class SynchronisedBatchNorm(nn.BatchNorm):
     """Gluon's layer, which learns from the shares of all devices, and stores the unbiased variance.
 
-    MXNet's own operator for it, contrib.SyncBatchNorm, stops for ever on CPUs where two such layers follow another.
+    MXNet's own operator for it, contrib.SyncBatchNorm, stops for ever on CPUs where one such layer follows another.
     """
 
     def hybrid_forward(self, F: Any, x: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def synchronise(model: HybridBlock, devices: list[mx.Context]) -> None:
 
     def change(block: Block) -> None:
         if isinstance(block, nn.BatchNorm):
-            # As with the adapters.
+            # Gluon has no other way, as with the adapters.
             block.__class__ = SynchronisedBatchNorm
             block.exchange = exchange
 
