@@ -3,13 +3,15 @@ keras.applications."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import keras
 import keras_hub
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from backends.contract import Models
-from backends.keras.runtime import dtype_policy, find_device
+from backends.keras.runtime import dtype_policy, placement
 from backends.keras.weights import HEAD, load_arrays, to_arrays
 from common import lora, resnet, weights
 from common.errors import UserError
@@ -22,7 +24,7 @@ HUB_PRESET = "resnet_18_imagenet"
 def build_models(spec: ExperimentSpec) -> Models:
     """See `backends.contract.Backend.build_models`."""
     architecture = resnet.architecture(spec.backend, spec.model)
-    with tf.device(find_device(spec)):
+    with placement(spec):
         backbone = build_backbone(architecture)
         pretrained = fine_tune = None
         if spec.weights != "none":
@@ -91,10 +93,13 @@ def add_adapters(model: keras.Model, spec: ExperimentSpec) -> None:
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, whose running variance takes the unbiased batch variance as torch's does.
 
-    As in Keras, `trainable = False` makes the layer use its running statistics and leave them as they are.
+    As in Keras, `trainable = False` makes the layer use its running statistics and leave them as they are, and where
+    it is `synchronized`, the statistics of a batch are those of all replicas.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
+        if training and self.trainable and self.synchronized:
+            return self.learn_together(inputs)
         if training and self.trainable and inputs.dtype != tf.float64:
             return self.learn(inputs)
         before = tf.identity(self.moving_variance)
@@ -113,10 +118,30 @@ class BatchNormalization(keras.layers.BatchNormalization):
             x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon,
             is_training=True,
         )  # fmt: skip
+        self.move(mean, variance)
+        return outputs
+
+    def learn_together(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalise by the whole batch, of which each replica has an equal share. Keras takes the mean of the squares
+        minus the square of the mean, which loses digits; this is the mean of the centred squares."""
+        replicas = tf.distribute.get_replica_context()
+
+        def mean_of(values: tf.Tensor) -> tf.Tensor:
+            return replicas.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(values, axis=self._reduction_axes))
+
+        values = tf.cast(inputs, self.moving_mean.dtype)
+        mean = mean_of(values)
+        variance = mean_of(tf.square(values - mean))
+        count = tf.cast(replicas.num_replicas_in_sync * (tf.size(inputs) // inputs.shape[-1]), variance.dtype)
+        self.move(mean, variance * count / (count - 1))
+        outputs = tf.nn.batch_normalization(values, mean, variance, self.beta.value, self.gamma.value, self.epsilon)
+        return tf.cast(outputs, inputs.dtype)
+
+    def move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Give a batch its share of the running statistics."""
         share = 1 - self.momentum
         self.moving_mean.assign((1 - share) * self.moving_mean.value + share * mean)
         self.moving_variance.assign((1 - share) * self.moving_variance.value + share * variance)
-        return outputs
 
 
 def read_source(spec: ExperimentSpec) -> weights.Arrays:
@@ -160,9 +185,20 @@ def class_weight(model: keras.Model, index: int) -> NDArray:
 def head_of(model: keras.Model) -> keras.Model:
     """See `backends.contract.Backend.head_of`."""
     layer = model.layers[-1]
-    with tf.device(layer.kernel.value.device):
+    with placement_of(model):
         inputs, copied = keras.Input(layer.kernel.shape[:1]), type(layer).from_config(layer.get_config())
         head = keras.Model(inputs, copied(inputs), name=HEAD)
         head.set_weights(model.get_weights()[-2:])
     head.jit_compile = False
     return head
+
+
+def placement_of(model: keras.Model) -> AbstractContextManager:
+    """`backends.keras.runtime.placement` where the variables of a model are."""
+    strategy = model.distribute_strategy
+    return strategy.scope() if strategy.num_replicas_in_sync > 1 else tf.device(device_of(model))
+
+
+def device_of(model: keras.Model) -> str:
+    """Where the model's variables are, and so where it computes; the first device, if there are several."""
+    return model.layers[-1].kernel.value.device

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from backends.contract import Device
 from common import precision
-from common.errors import UserError
+from common.errors import RunError, UserError
 from common.machine import available_cores, without_messages
 from common.spec import ExperimentSpec
 
@@ -32,14 +34,18 @@ tf.config.threading.set_intra_op_parallelism_threads(CPU_THREADS)
 def prepare(spec: ExperimentSpec) -> Device:
     """See `backends.contract.Backend.prepare`."""
     gpu = find_device(spec) != "/CPU:0"
+    if spec.devices > 1:
+        check_devices(spec)
     keras.utils.set_random_seed(spec.seed)
     keras.config.set_floatx("float64" if spec.precision == "fp64" else "float32")
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if gpu:
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        return Device("gpu", details.get("device_name", "GPU"), details.get("compute_capability"))
-    return Device("cpu", f"{CPU_THREADS} threads")
+        several = f"{spec.devices} x " if spec.devices > 1 else ""
+        return Device("gpu", several + details.get("device_name", "GPU"), details.get("compute_capability"))
+    several = f", {spec.devices} virtual devices" if spec.devices > 1 else ""
+    return Device("cpu", f"{CPU_THREADS} threads{several}")
 
 
 def find_device(spec: ExperimentSpec) -> str:
@@ -51,6 +57,41 @@ def find_device(spec: ExperimentSpec) -> str:
             "`nox -s environment-keras -- --cuda` and a driver for the GPU"
         )
     return "/GPU:0" if available and spec.device != "cpu" else "/CPU:0"
+
+
+def check_devices(spec: ExperimentSpec) -> None:
+    """Make the CPU as many devices as `spec` shares a batch over. Raises UserError where it has fewer GPUs, and
+    RunError where TensorFlow has started with fewer virtual devices, whose number can then no longer change."""
+    if find_device(spec) != "/CPU:0":
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        if gpus < spec.devices:
+            raise UserError(
+                f"devices = {spec.devices}: TensorFlow sees {gpus} GPU{'s' if gpus > 1 else ''}; choose --devices "
+                f"{gpus}, or --device cpu for virtual devices"
+            )
+        return
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if len(tf.config.get_logical_device_configuration(cpu) or [None]) >= spec.devices:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * spec.devices)
+    except RuntimeError as error:
+        raise RunError(
+            f"devices = {spec.devices}: TensorFlow has already started with fewer virtual devices in this process; "
+            "run the experiment in a process of its own"
+        ) from error
+
+
+def placement(spec: ExperimentSpec) -> AbstractContextManager:
+    """Where a model made in this context has its variables: on one device, or a copy on each."""
+    device = find_device(spec)
+    return tf.device(device) if spec.devices == 1 else make_strategy(device, spec.devices).scope()
+
+
+@functools.cache
+def make_strategy(first: str, devices: int) -> tf.distribute.MirroredStrategy:
+    """Data parallelism over so many devices of the kind of the first."""
+    return tf.distribute.MirroredStrategy([first.replace("0", str(number)) for number in range(devices)])
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -10,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import backends.keras
+from backends.keras.models import device_of, placement_of
 from backends.keras.weights import keras_name, named_variables, torchvision_names
 from common import fit, groups, resnet
 from common.fit import History, Watch
@@ -35,7 +37,9 @@ class Trainer:
     ) -> None:
         self.model, self.spec, self.phase = model, spec, phase
         self.device = device_of(model)
-        with tf.device(self.device):
+        self.strategy = model.distribute_strategy
+        self.replicas = self.strategy.num_replicas_in_sync
+        with placement_of(model):
             self.trained = trained_variables(model, phase)
             set_momentum(model, spec)
             self.optimizers = make_optimizers(model, spec, phase)
@@ -44,31 +48,63 @@ class Trainer:
             self.correct = tf.Variable(0, dtype=tf.int64, trainable=False)
         # One graph for all batch and image sizes.
         images, labels = tf.TensorSpec(model.inputs[0].shape, tf.float32), tf.TensorSpec((None,), tf.int64)
-        self.compiled_step = tf.function(self.step, input_signature=(images, labels), autograph=False)
+        compiled = functools.partial(tf.function, input_signature=(images, labels), autograph=False)
+        self.compiled_step = compiled(self.step if self.replicas == 1 else self.step_together)
+        self.compiled_step_of_the_whole = compiled(self.step_of_the_whole)
 
     def train_step(self, images: tf.Tensor, labels: tf.Tensor, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
-        set_mode(self.model, self.phase)
+        together = self.replicas > 1 and len(labels) % self.replicas == 0
+        set_mode(self.model, self.phase, together)
+        compiled_step = self.compiled_step if together or self.replicas == 1 else self.compiled_step_of_the_whole
         with tf.device(self.device):
             for stage, optimizer in self.optimizers.items():
                 # A variable of the graph, so that another rate needs no other graph.
                 optimizer.learning_rate = rate_factor * self.spec.learning_rate * self.phase.multiples[stage]
-            self.compiled_step(images, labels)
+            compiled_step(images, labels)
 
     def step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        """What TensorFlow compiles: forward pass, backward pass, and the update of each group by its optimizer."""
+        """What TensorFlow compiles: a step, and its sums."""
+        loss_sum, correct = self.update(images, labels)
+        self.loss_sum.assign_add(loss_sum)
+        self.correct.assign_add(correct)
+
+    def step_together(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        """The same on several devices, each with an equal share of the batch."""
+        parts = self.replicas if self.spec.loss_reduction == "mean" else 1
+        sums = self.strategy.run(self.update, (share_out(self.model, images), share_out(self.model, labels), parts))
+        loss_sum, correct = (self.strategy.reduce("SUM", value, axis=None) for value in sums)
+        self.loss_sum.assign_add(loss_sum)
+        self.correct.assign_add(correct)
+
+    def step_of_the_whole(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        """The same on several devices, each with the whole batch: all have the same sums."""
+        sums = self.strategy.run(self.update, (images, labels, self.replicas))
+        loss_sum, correct = (self.strategy.experimental_local_results(value)[0] for value in sums)
+        self.loss_sum.assign_add(loss_sum)
+        self.correct.assign_add(correct)
+
+    def update(self, images: tf.Tensor, labels: tf.Tensor, parts: int = 1) -> tuple[tf.Tensor, tf.Tensor]:
+        """Forward pass, backward pass, and the update of each group by its optimizer; the loss sum, and how many
+        answers are correct.
+
+        parts: how many replicas' losses make the batch's when they are added and divided by it: Keras' optimizers
+        add the gradients of all replicas.
+        """
         names, variables = list(self.trained), list(self.trained.values())
-        targets = tf.gather(self.targets, labels)
+        # The loss is linear in the targets.
+        targets = tf.gather(self.targets / parts, labels)
         values, logits = differentiate(self.model, self.spec, variables, images, targets)
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         # Keras' own weight_decay changes the parameters outside momentum and Adam; torch's is part of the gradient.
-        decayed = (g + self.spec.weight_decay * v.value for g, v in zip(values, variables, strict=True))
+        decay = self.spec.weight_decay / self.replicas
+        decayed = (g + decay * v.value for g, v in zip(values, variables, strict=True))
         by_name = dict(zip(names, decayed, strict=True))
         for stage, stage_names in groups.by_stage(names).items():
             if stage in self.optimizers:
                 self.optimizers[stage].apply([by_name[n] for n in stage_names], [self.trained[n] for n in stage_names])
-        self.loss_sum.assign_add(tf.cast(tf.reduce_sum(losses), tf.float64))
-        self.correct.assign_add(tf.math.count_nonzero(tf.argmax(logits, axis=1) == labels))
+        correct = tf.math.count_nonzero(tf.argmax(logits, axis=1) == labels)
+        return tf.cast(tf.reduce_sum(losses), tf.float64), correct
 
     def read_sums(self) -> tuple[float, int]:
         """See `backends.contract.Trainer.read_sums`."""
@@ -138,13 +174,17 @@ def set_momentum(model: keras.Model, spec: ExperimentSpec) -> None:
             layer.momentum = 1 - spec.batch_norm_momentum
 
 
-def set_mode(model: keras.Model, phase: Phase) -> None:
-    """Let the BatchNorm layers whose statistics are frozen use these and leave them as they are."""
+def set_mode(model: keras.Model, phase: Phase, together: bool = False) -> None:
+    """Let the BatchNorm layers whose statistics are frozen use these and leave them as they are.
+
+    together: whether the others learn from the shares of all replicas.
+    """
     for name in torchvision_names(model):
         if name.endswith("running_var"):
             # In Keras this freezes gamma and beta too; `differentiate` doesn't ask for it, so they train.
             layer = model.get_layer(keras_name(model.name, name.removesuffix(".running_var")))
             layer.trainable = groups.stage_of(name) not in phase.frozen_statistics
+            layer.synchronized = together
 
 
 def differentiate(
@@ -186,21 +226,35 @@ def gradients(
 def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
     """See `backends.contract.Backend.logits`."""
     with tf.device(device_of(model)):
-        return np.asarray(model.predict_on_batch(images), model.layers[-1].kernel.dtype)
+        outputs = model.predict_on_batch(shared(model, images))
+        # A batch that does not divide comes back from every replica.
+        return np.asarray(outputs, model.layers[-1].kernel.dtype)[: len(images)]
 
 
 def feature_extractor(model: keras.Model) -> Callable[[tf.Tensor], NDArray[np.float32]]:
     """See `backends.contract.Backend.feature_extractor`."""
-    backbone = keras.Model(model.inputs, model.layers[-1].input)
+    with placement_of(model):
+        backbone = keras.Model(model.inputs, model.layers[-1].input)
     backbone.jit_compile = False
 
     def extract(images: tf.Tensor) -> NDArray[np.float32]:
         with tf.device(device_of(model)):
-            return np.asarray(backbone.predict_on_batch(images), np.float32)
+            return np.asarray(backbone.predict_on_batch(shared(model, images)), np.float32)[: len(images)]
 
     return extract
 
 
-def device_of(model: keras.Model) -> str:
-    """Where the model's variables are, and so where it computes."""
-    return model.layers[-1].kernel.value.device
+def shared(model: keras.Model, images: tf.Tensor) -> tf.Tensor | tf.distribute.DistributedValues:
+    """A share of the images for each replica of a model, or for one replica, and where they do not divide, all."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    return share_out(model, images) if replicas > 1 and len(images) % replicas == 0 else images
+
+
+def share_out(model: keras.Model, batch: tf.Tensor) -> tf.distribute.DistributedValues:
+    """Equal shares of a batch's images or labels, one for each replica of a model."""
+    strategy = model.distribute_strategy
+    with tf.device("/CPU:0"):
+        parts = tf.split(batch, strategy.num_replicas_in_sync)
+    return strategy.experimental_distribute_values_from_function(
+        lambda replica: parts[replica.replica_id_in_sync_group]
+    )

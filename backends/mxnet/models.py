@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import mxnet as mx
-from mxnet import np
+from mxnet import autograd, np
 from mxnet.gluon import Block, HybridBlock, nn
 from mxnet.gluon.model_zoo import model_store, vision
 from numpy.typing import NDArray
 
 from backends.contract import Models
-from backends.mxnet.runtime import find_device
+from backends.mxnet.runtime import find_devices
 from backends.mxnet.weights import Head, load_arrays, named_parameters, to_arrays
 from common import lora, precision, resnet, weights
 from common.errors import UserError
@@ -45,7 +46,10 @@ def build_models(spec: ExperimentSpec) -> Models:
     for model in (pretrained, fine_tune, scratch):
         if model is not None:
             model.cast(precision.parameter_type(spec))
-            model.collect_params().reset_ctx(find_device(spec))
+            devices = find_devices(spec)
+            model.collect_params().reset_ctx(devices)
+            if len(devices) > 1:
+                synchronise(model, devices)
             compile_network(model)
     return Models(pretrained, fine_tune, scratch)
 
@@ -78,6 +82,74 @@ class AdaptedConv2D(nn.Conv2D):
     ) -> np.ndarray:
         merged = weight + self.scale * F.np.tensordot(lora_b, lora_a, axes=1)
         return super().hybrid_forward(F, x, merged)
+
+
+class Exchange:
+    """Where the devices of a model, each in a thread of its own, hand each other arrays in a forward pass."""
+
+    def __init__(self, devices: list[mx.Context]) -> None:
+        self.devices, self.barrier = devices, threading.Barrier(len(devices), timeout=600)
+        self.given: list[Any] = [None] * len(devices)
+        self.together = True
+        """Whether each device has a share of the batch, and not all of it."""
+
+    @property
+    def count(self) -> int:
+        """How many devices' shares make the batch."""
+        return len(self.devices) if self.together else 1
+
+    def mean(self, value: np.ndarray) -> np.ndarray:
+        """The mean over all shares of what each gives; its gradient, too, goes to all."""
+        if not self.together:
+            return value
+        self.given[self.devices.index(value.ctx)] = value
+        self.barrier.wait()
+        total = sum(given.as_in_ctx(value.ctx) for given in self.given)
+        # Nobody gives the next before all have taken this one.
+        self.barrier.wait()
+        return total / self.count
+
+
+class SynchronisedBatchNorm(nn.BatchNorm):
+    """Gluon's layer, which learns from the shares of all devices, and stores the unbiased variance.
+
+    MXNet's own operator for it, contrib.SyncBatchNorm, stops for ever on CPUs where one such layer follows another.
+    """
+
+    def hybrid_forward(self, F: Any, x: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
+        if self._kwargs["use_global_stats"] or not autograd.is_training():
+            return super().hybrid_forward(F, x, **parameters)
+        mean = self.exchange.mean(x.mean(axis=(0, 2, 3), keepdims=True))
+        centred = x - mean
+        variance = self.exchange.mean(np.square(centred).mean(axis=(0, 2, 3), keepdims=True))
+        with autograd.pause():
+            keep, count = self._kwargs["momentum"], self.exchange.count * x.size // x.shape[1]
+            unbiased = variance * (count / max(count - 1, 1))
+            for name, value in (("running_mean", mean), ("running_var", unbiased)):
+                parameters[name][:] = keep * parameters[name] + (1 - keep) * value.reshape(-1)
+        gamma, beta = (parameters[name].reshape(1, -1, 1, 1) for name in ("gamma", "beta"))
+        return centred * (gamma / np.sqrt(variance + self._kwargs["eps"])) + beta
+
+
+def synchronise(model: HybridBlock, devices: list[mx.Context]) -> None:
+    """Make every BatchNorm layer of a model one over several devices."""
+    exchange = Exchange(devices)
+
+    def change(block: Block) -> None:
+        if isinstance(block, nn.BatchNorm):
+            # Gluon has no other way, as with the adapters.
+            block.__class__ = SynchronisedBatchNorm
+            block.exchange = exchange
+
+    model.apply(change)
+
+
+def exchange_of(model: HybridBlock) -> Exchange | None:
+    """Where the devices of a model exchange what its BatchNorm layers learn from; None where none of them does."""
+    layers: list[Block] = []
+    model.apply(layers.append)
+    learning = (b for b in layers if isinstance(b, SynchronisedBatchNorm) and not b._kwargs["use_global_stats"])
+    return next((layer.exchange for layer in learning), None)
 
 
 def add_adapters(model: HybridBlock, spec: ExperimentSpec) -> None:
@@ -126,9 +198,10 @@ def download(zoo_name: str) -> Path:
 
 
 def compile_network(model: HybridBlock) -> None:
-    """Let MXNet run the network as one graph whose memory it plans ahead, anew for a batch of another size."""
+    """Let MXNet run the network as one graph whose memory it plans ahead, anew for a batch of another size. Not where
+    a layer learns from several devices: then it runs operation by operation."""
     # With static_shape too, reading running statistics does not wait for the backward pass that writes them.
-    model.hybridize(static_alloc=True)
+    model.hybridize(exchange_of(model) is None, static_alloc=True)
 
 
 def head_shape(model: HybridBlock) -> tuple[int, ...]:
@@ -138,7 +211,7 @@ def head_shape(model: HybridBlock) -> tuple[int, ...]:
 
 def class_weight(model: HybridBlock, index: int) -> NDArray:
     """See `backends.contract.Backend.class_weight`."""
-    return model.output.weight.data()[index].asnumpy().astype("float32")
+    return model.output.weight.list_data()[0][index].asnumpy().astype("float32")
 
 
 def head_of(model: HybridBlock) -> HybridBlock:

@@ -38,11 +38,12 @@ mx.npx.set_np()
 
 def prepare(spec: ExperimentSpec) -> Device:
     """See `backends.contract.Backend.prepare`: exactness and repeatability are in SETTINGS."""
-    device = find_device(spec)
+    device, *others = find_devices(spec)
     mx.random.seed(spec.seed)
     if device.device_type == "gpu":
-        return Device("gpu", gpu_name())
-    return Device("cpu", f"{os.environ['OMP_NUM_THREADS']} threads")
+        return Device("gpu", (f"{spec.devices} x " if others else "") + gpu_name())
+    several = f", {spec.devices} virtual devices" if others else ""
+    return Device("cpu", f"{os.environ['OMP_NUM_THREADS']} threads{several}")
 
 
 def find_device(spec: ExperimentSpec) -> mx.Context:
@@ -56,6 +57,19 @@ def find_device(spec: ExperimentSpec) -> mx.Context:
             "nox -s environment-mxnet -- --cuda"
         )
     return mx.gpu() if available and spec.device != "cpu" else mx.cpu()
+
+
+def find_devices(spec: ExperimentSpec) -> list[mx.Context]:
+    """The MXNet contexts that share a batch; MXNet has as many of the CPU as one asks for. Raises UserError where there
+    are fewer GPUs."""
+    kind = find_device(spec).device_type
+    if kind == "gpu" and count_gpus() < spec.devices:
+        gpus = count_gpus()
+        raise UserError(
+            f"devices = {spec.devices}: MXNet sees {gpus} GPU{'s' if gpus > 1 else ''}; choose --devices {gpus}, or "
+            "--device cpu for virtual devices"
+        )
+    return [mx.Context(kind, number) for number in range(spec.devices)]
 
 
 def count_gpus() -> int:

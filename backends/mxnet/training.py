@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from multiprocessing.pool import ThreadPool
 
 import mxnet as mx
 import numpy
@@ -15,7 +16,7 @@ from mxnet.gluon.nn import BatchNorm
 from numpy.typing import NDArray
 
 import backends.mxnet
-from backends.mxnet.models import compile_network
+from backends.mxnet.models import compile_network, exchange_of
 from backends.mxnet.weights import named_parameters
 from common import fit, groups, resnet
 from common.fit import History, Watch
@@ -44,29 +45,30 @@ class Trainer:
         self, model: HybridBlock, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
     ) -> None:
         self.model, self.spec, self.phase = model, spec, phase
-        self.device = model.output.weight.list_ctx()[0]
+        self.devices = model.output.weight.list_ctx()
         set_trained(model, phase)
         set_momentum(model, spec)
         self.optimizer = make_optimizer(model, spec, phase)
-        self.unbias = not stores_unbiased_variance(self.device, model.output.weight.dtype)
+        several = len(self.devices) > 1
+        self.unbias = not several and not stores_unbiased_variance(self.devices[0], model.output.weight.dtype)
         self.counts: dict[tuple[int, ...], dict[str, int]] = {}
-        self.targets = to_model(model, np.array(target_table(spec, class_counts)))
-        self.loss_sum = np.zeros((), dtype="float64", ctx=self.device)
-        self.correct = np.zeros((), dtype="int64", ctx=self.device)
+        self.targets = targets_on(model, spec, class_counts)
+        self.loss_sum = np.zeros((), dtype="float64", ctx=self.devices[0])
+        self.correct = np.zeros((), dtype="int64", ctx=self.devices[0])
 
     def train_step(self, images: np.ndarray, labels: np.ndarray, rate_factor: float = 1.0) -> None:
         """See `backends.contract.Trainer.train_step`."""
         moving = set_mode(self.model, self.phase)
-        before = {name: layer.running_var.data().copy() for name, layer in moving.items()}
-        labels = labels.as_in_ctx(self.device)
-        losses, logits = backward(self.model, self.phase, images, labels, self.targets)
+        before = {name: layer.running_var.list_data()[0].copy() for name, layer in moving.items()}
+        results, copies = backward(self.model, self.phase, images, labels, self.targets)
         self.optimizer.set_learning_rate(rate_factor * self.spec.learning_rate)
-        # Trainer.step divides the gradient of the sum by its argument.
-        self.optimizer.step(1 if self.spec.loss_reduction == "sum" else len(labels))
+        # Trainer.step adds the gradients of the sums on all devices and divides by its argument.
+        self.optimizer.step(copies * (1 if self.spec.loss_reduction == "sum" else len(labels)))
         if moving and self.unbias:
             self.unbias_variances(moving, before, images.shape)
-        self.loss_sum += losses.sum(dtype="float64")
-        self.correct += (logits.argmax(axis=1) == labels).sum()
+        for losses, logits, answers in results[: len(results) // copies]:
+            self.loss_sum += losses.sum(dtype="float64").as_in_ctx(self.devices[0])
+            self.correct += (logits.argmax(axis=1) == answers).sum().as_in_ctx(self.devices[0])
 
     def read_sums(self) -> tuple[float, int]:
         """See `backends.contract.Trainer.read_sums`."""
@@ -128,7 +130,10 @@ def make_optimizer(model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> gl
     options = {"learning_rate": spec.learning_rate, "wd": spec.weight_decay}
     optimizers = {"sgd": mx.optimizer.SGD, "momentum": Momentum, "adam": Adam}
     optimizer = optimizers[spec.optimizer](**options)
-    return gluon.Trainer([parameters[name] for name in grouped], optimizer, kvstore=None)
+    devices = model.output.weight.list_ctx()
+    store = None if len(devices) == 1 else "local" if devices[0].device_type == "cpu" else "device"
+    # The optimizers here are Python's, which compute beside the parameters and not in the store.
+    return gluon.Trainer([parameters[name] for name in grouped], optimizer, kvstore=store, update_on_kvstore=False)
 
 
 def trainable_parameters(model: HybridBlock) -> dict[str, Parameter]:
@@ -202,11 +207,31 @@ def values_by_channel(model: HybridBlock, shape: tuple[int, ...]) -> dict[str, i
 
 
 def backward(
+    model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray, targets: Sequence[np.ndarray]
+) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], int]:
+    """On each device the cross-entropies of its examples, their logits and labels, in training mode, and how many
+    devices have the same examples; the parameters on a device get the gradients of the sum of its losses.
+
+    targets: on each device, a row a class.
+    """
+    batches = list(zip(to_model(model, images), share_out(model, labels), targets, strict=True))
+    copies = sum(len(share) for _, share, _ in batches) // len(labels)
+    exchange = exchange_of(model)
+    if exchange is not None:
+        exchange.together = copies == 1
+    if exchange is not None and exchange.together:
+        with ThreadPool(len(batches), npx.set_np) as threads:
+            results = threads.starmap(functools.partial(forward, model, phase), batches)
+    else:
+        results = [forward(model, phase, *batch) for batch in batches]
+    autograd.backward([losses for losses, _ in results])
+    return [said for _, said in results], copies
+
+
+def forward(
     model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray, targets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The cross-entropies of the examples and the logits, in training mode; the parameters get the gradients of the
-    sum of the losses against `targets`, a row a class."""
-    images = to_model(model, images)
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """On one device the losses against `targets`, for the backward pass, and what `backward` returns."""
     if isinstance(model, ResNetV2) and "stem" not in phase.frozen_statistics:
         # Its bn0 has no trained gamma that would draw the backward pass to it; the images do.
         images = images.detach()
@@ -216,8 +241,7 @@ def backward(
         # Naming the temperature chooses MXNet's own log_softmax; oneDNN's is ten times less exact on a CPU.
         log_probabilities = npx.log_softmax(logits, temperature=1.0)
         losses = cross_entropy_of_targets(log_probabilities, targets[labels])
-    losses.backward()
-    return cross_entropy(log_probabilities, labels), logits
+    return losses, (cross_entropy(log_probabilities, labels), logits, labels)
 
 
 def gradients(
@@ -229,35 +253,54 @@ def gradients(
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """See `backends.contract.Backend.gradients`."""
-    statistics = {p: p.data().copy() for name, p in named_parameters(model).items() if resnet.is_statistic(name)}
+    statistics = {
+        p: p.list_data()[0].copy() for name, p in named_parameters(model).items() if resnet.is_statistic(name)
+    }
     set_trained(model, phase)
     set_mode(model, phase)
-    targets = to_model(model, np.array(target_table(spec, class_counts)))
-    backward(model, phase, images, labels.as_in_ctx(model.output.weight.list_ctx()[0]), targets)
+    _, copies = backward(model, phase, images, labels, targets_on(model, spec, class_counts))
     for parameter, values in statistics.items():
         parameter.set_data(values)
-    count = 1 if spec.loss_reduction == "sum" else len(labels)
+    count = copies * (1 if spec.loss_reduction == "sum" else len(labels))
     parameters = trainable_parameters(model).items()
     trained = {name: p for name, p in parameters if phase.trains(name)}
-    return {name: p.grad().asnumpy() / count for name, p in trained.items()}
+    return {name: sum(grad.asnumpy() for grad in p.list_grad()) / count for name, p in trained.items()}
 
 
 def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
     """See `backends.contract.Backend.logits`: outside autograd.record, Gluon computes in evaluation mode."""
-    return model(to_model(model, images)).asnumpy()
+    return gather([model(share) for share in to_model(model, images)], len(images))
 
 
 def feature_extractor(model: HybridBlock) -> Callable[[np.ndarray], NDArray[numpy.float32]]:
     """See `backends.contract.Backend.feature_extractor`."""
 
     def extract(images: np.ndarray) -> NDArray[numpy.float32]:
-        vectors = model.features(to_model(model, images))
-        return vectors.reshape(len(vectors), -1).asnumpy().astype("float32", copy=False)
+        vectors = gather([model.features(share) for share in to_model(model, images)], len(images))
+        return vectors.reshape(len(vectors), -1).astype("float32", copy=False)
 
     return extract
 
 
-def to_model(model: HybridBlock, images: np.ndarray) -> np.ndarray:
-    """An array, such as images, on the model's device and in its precision."""
+def targets_on(model: HybridBlock, spec: ExperimentSpec, class_counts: Sequence[int] | None) -> list[np.ndarray]:
+    """The table of targets on each of a model's devices, in its precision."""
     weight = model.output.weight
-    return images.as_in_ctx(weight.list_ctx()[0]).astype(weight.dtype, copy=False)
+    return [np.array(target_table(spec, class_counts), dtype=weight.dtype, ctx=ctx) for ctx in weight.list_ctx()]
+
+
+def to_model(model: HybridBlock, images: np.ndarray) -> list[np.ndarray]:
+    """Images on the model's devices and in its precision, shared out."""
+    return [share.astype(model.output.weight.dtype, copy=False) for share in share_out(model, images)]
+
+
+def share_out(model: HybridBlock, batch: np.ndarray) -> list[np.ndarray]:
+    """Equal shares of a batch's images or labels on the model's devices, or where they do not divide, all on each."""
+    devices = model.output.weight.list_ctx()
+    if len(batch) % len(devices) == 0:
+        return gluon.utils.split_and_load(batch, devices)
+    return [batch.as_in_ctx(device) for device in devices]
+
+
+def gather(outputs: Sequence[np.ndarray], count: int) -> NDArray[numpy.floating]:
+    """What the devices made of `count` images, once."""
+    return numpy.concatenate([output.asnumpy() for output in outputs])[:count]

@@ -27,7 +27,7 @@ class Head(HybridBlock):
 
 def to_arrays(model: HybridBlock) -> Arrays:
     """See `backends.contract.Backend.to_arrays`."""
-    arrays = {name: parameter.data().asnumpy() for name, parameter in named_parameters(model).items()}
+    arrays = {name: parameter.list_data()[0].asnumpy() for name, parameter in named_parameters(model).items()}
     return lora.merge(arrays, getattr(model, "lora_scale", 0.0))
 
 
