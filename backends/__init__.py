@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, cast
 
+from common.machine import keep_freed_memory
+
 if TYPE_CHECKING:
     from backends.contract import Backend
 
@@ -45,4 +47,5 @@ def load(name: str) -> Backend:
             f"`python -m scripts.run --backend {name}` builds an environment that has everything; "
             f'`pip install ".[{name}]"` installs it into this one.'
         )
+    keep_freed_memory()
     return cast("Backend", importlib.import_module(f"backends.{name}"))
