@@ -6,8 +6,6 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, cast
 
-from common.machine import keep_freed_memory
-
 if TYPE_CHECKING:
     from backends.contract import Backend
 
@@ -47,5 +45,8 @@ def load(name: str) -> Backend:
             f"`python -m scripts.run --backend {name}` builds an environment that has everything; "
             f'`pip install ".[{name}]"` installs it into this one.'
         )
+    # Only here: what finds the environments imports this package in a bare interpreter.
+    from common.machine import keep_freed_memory
+
     keep_freed_memory()
     return cast("Backend", importlib.import_module(f"backends.{name}"))
