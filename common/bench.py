@@ -202,13 +202,20 @@ def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dic
     source = resident.image_source(backend, spec, transform, data)
     epochs = itertools.count(1)
 
+    product = backend.make_product(spec, 8)
+
+    def wait_for(batches: Iterator[tuple[Any, Any]]) -> None:
+        for images, _ in batches:
+            # What computes an image beside this thread: JAX's and MXNet's arrays say so, a GPU works in order.
+            for name in {"block_until_ready", "wait_to_read"} & set(dir(images)):
+                getattr(images, name)()
+        product()
+
     def train() -> None:
-        for _ in fit.train_batches(backend, spec, transform, data, next(epochs), source):
-            pass
+        wait_for(fit.train_batches(backend, spec, transform, data, next(epochs), source))
 
     def test() -> None:
-        for _ in fit.test_batches(backend, spec, transform, data.test, source):
-            pass
+        wait_for(fit.test_batches(backend, spec, transform, data.test, source))
 
     return {"train input fp32": timed(train, len(data.train)), "test input fp32": timed(test, len(data.test))}
 

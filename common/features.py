@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from common import groups, parallel, pipeline
 from common.datasets import cache_folder
-from common.decoded import fingerprint
 from common.files import write_atomically
 from common.folder import Sample
 from common.groups import BACKBONE_STAGES, Phase
@@ -146,7 +147,8 @@ class FeatureStore:
         missing = [sample for sample in samples if sample not in self.vectors]
         if not missing:
             return
-        file = self.folder and self.folder / f"{self.key(spec, transform, missing)}.npy"
+        known = self.folder is not None and all(sample.mark for sample in missing)
+        file = self.folder / f"{self.key(spec, transform, missing)}.npy" if self.folder and known else None
         vectors = read_kept(file, len(missing)) if file else None
         if vectors is not None:
             self.counts["read"] += len(missing)
@@ -177,9 +179,12 @@ class FeatureStore:
             "versions": self.backend.versions(),
             # Rounding depends on the device, the threads and the size of a batch.
             "spec": [spec.backend, spec.pipeline, spec.precision, spec.device, spec.devices, spec.batch_size],
+            "device": [self.backend.peak_gpu_memory() is not None, platform.machine(), platform.processor()],
             "threads": [available_cores(), os.environ.get("OMP_NUM_THREADS")],
             "transform": asdict(transform),
-            "images": fingerprint([str(sample.path) for sample in samples]),
+            # As they were before a pixel was read: of one that changes meanwhile no later run finds these features.
+            "images": [(str(sample.path), sample.mark) for sample in samples],
+            "pillow": PIL.__version__,
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, array in sorted(self.backend.to_arrays(self.model).items()):

@@ -30,6 +30,8 @@ class Sample:
     path: Path
     label: int
     name: str
+    mark: str = ""
+    """Size and date of the file when the data set was read, before any pixel of a run was; empty if not known."""
 
 
 def read_file(sample: Sample) -> Image.Image:
@@ -266,11 +268,19 @@ def _samples(
 ) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     for label, files in enumerate(per_class):
-        good = [Sample(file.path, label, file.name) for file in files if file.name not in unreadable]
+        good = [Sample(file.path, label, file.name, _mark(file.path)) for file in files if file.name not in unreadable]
         if not good:
             raise UserError(f"No image of {folder / classes[label]} is readable, so the class would be empty.")
         samples += good
     return tuple(samples)
+
+
+def _mark(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _describe(problems: list[Skipped], top: Path) -> str:

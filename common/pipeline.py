@@ -108,12 +108,13 @@ def test_batches(
 class ImageSource:
     """Batches of images that `read` gives, through `train_batches` and `test_batches`.
 
-    Test images are the same in every epoch: once cropped they are kept, up to KEPT_BYTES.
+    Test images are the same in every epoch: from the second time on they are kept cropped, up to KEPT_BYTES.
     """
 
     def __init__(self, read: Read = read_file) -> None:
         self.read = read
         self.crops: dict[tuple[Sample, Transform], Image.Image] = {}
+        self.asked: set[tuple[Sample, Transform]] = set()
         self.room = KEPT_BYTES
 
     def train_batches(
@@ -142,9 +143,11 @@ class ImageSource:
         if known is not None:
             return known
         image = crop_for_test(self.read(sample), transform)
-        if self.room > 0:
-            self.room -= 3 * image.width * image.height
+        if (sample, transform) in self.asked and self.room > 0:
+            # Pillow holds four bytes a pixel.
+            self.room -= 4 * image.width * image.height
             self.crops[sample, transform] = image
+        self.asked.add((sample, transform))
         return image
 
 

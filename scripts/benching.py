@@ -50,12 +50,13 @@ def measure(options: BenchOptions) -> dict[str, Any]:
             for batch_size in options.batch_size:
                 spec = base.replace(image_size=image_size, batch_size=batch_size)
                 name = f"{image_size}-{batch_size}"
+                # Whole jobs first: their compilation is part of them, and slices would have done it for them.
+                jobs += measure_jobs(options, backend, tab, spec, list(precisions), data, scratch / f"{name}-whole")
                 linked = bench.link_images(data, scratch / name, options.steps, batch_size)
                 with console.status("") as status:
                     result = bench.run(backend, tab, spec, list(precisions), linked, options.repeats, status.update)
                 show(result)
                 results.append(result)
-                jobs += measure_jobs(options, backend, tab, spec, list(precisions), data, scratch / f"{name}-whole")
         return {
             "backend": options.backend,
             "options": {name: str(v) if isinstance(v, Path) else v for name, v in asdict(options).items()},
@@ -104,9 +105,10 @@ def measure_jobs(
     """The whole jobs that `options` ask for, on all images, in the last of `precisions`; a line each."""
     if not options.jobs:
         return []
-    linked = bench.link_images(data, folder, len(data.train) + len(data.test), spec.batch_size)
     measured = []
     for job in options.jobs:
+        # Links of its own, so that each job decodes its images itself.
+        linked = bench.link_images(data, folder / job, len(data.train) + len(data.test), spec.batch_size)
         chosen = spec.replace(strategy=job, precision=precisions[-1], **JOBS[job])
         with console.status("") as status:
             found = bench.whole_job(backend, tab, chosen, linked, status.update)

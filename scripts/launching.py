@@ -36,7 +36,9 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 def check(options: RunOptions) -> None:
     """Raise UserError for machines that do not go together."""
     spec, machines = options.spec, options.machines
-    if machines < 1 or not 0 <= options.machine < machines:
+    if machines < 1:
+        raise UserError(f"--machines {machines}: expected at least 1")
+    if not 0 <= options.machine < machines:
         raise UserError(f"--machines {machines} --machine {options.machine}: machines are counted from 0")
     if machines == 1:
         return
@@ -143,7 +145,9 @@ def tell(text: str, interrupted: bool = False) -> None:
 
     interrupted: whether all were told to end.
     """
-    file, leads = os.environ.get(MESSAGE_FILE), parallel.world().leads
+    file = os.environ.get(MESSAGE_FILE)
+    # Without a launcher the environment may be what is wrong.
+    leads = file is None or parallel.world().leads
     if file:
         # As the launcher itself reads it.
         Path(file).write_text(json.dumps({"message": text, "timestamp": str(int(time.time()))}))

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
+from typing import Any
 
 import mxnet as mx
 import numpy
@@ -16,7 +17,7 @@ from mxnet.gluon.nn import BatchNorm
 from numpy.typing import NDArray
 
 import backends.mxnet
-from backends.mxnet.models import compile_network, exchange_of
+from backends.mxnet.models import Exchange, compile_network, exchange_of
 from backends.mxnet.weights import named_parameters
 from common import fit, groups, resnet
 from common.fit import History, Watch
@@ -221,11 +222,20 @@ def backward(
         exchange.together = copies == 1
     if exchange is not None and exchange.together:
         with ThreadPool(len(batches), npx.set_np) as threads:
-            results = threads.starmap(functools.partial(forward, model, phase), batches)
+            results = threads.starmap(functools.partial(forward_together, exchange, model, phase), batches)
     else:
         results = [forward(model, phase, *batch) for batch in batches]
     autograd.backward([losses for losses, _ in results])
     return [said for _, said in results], copies
+
+
+def forward_together(exchange: Exchange, *arguments: Any) -> Any:
+    """`forward` on one of several devices that wait for each other; its failure ends the others' waiting."""
+    try:
+        return forward(*arguments)
+    except BaseException:
+        exchange.barrier.abort()
+        raise
 
 
 def forward(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import backends.torch
@@ -180,7 +181,12 @@ def forward(model: nn.Module, images: Tensor, part: nn.Module | None = None) -> 
 
 def feature_extractor(model: nn.Module) -> Callable[[Tensor], NDArray[np.float32]]:
     """See `backends.contract.Backend.feature_extractor`."""
-    folded = fold_batch_norm(copy.deepcopy(model).eval())
+    folded = copy.deepcopy(model).eval()
+    for layer in list(folded.modules()):
+        if parametrize.is_parametrized(layer):
+            # An adapter's weight can't be set, only merged.
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    fold_batch_norm(folded)
     # torchvision's ResNet calls its children in their order; the last is the head.
     backbone = nn.Sequential(*list(folded.children())[:-1], nn.Flatten())
 
@@ -191,14 +197,13 @@ def feature_extractor(model: nn.Module) -> Callable[[Tensor], NDArray[np.float32
     return extract
 
 
-def fold_batch_norm(model: nn.Module) -> nn.Module:
+def fold_batch_norm(model: nn.Module) -> None:
     """Make each BatchNorm part of the convolution before it, in place: a tenth less time in evaluation mode."""
     for parent in list(model.modules()):
         for (name, layer), (next_name, norm) in itertools.pairwise(list(parent.named_children())):
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, name, fuse_conv_bn_eval(layer, norm))
                 setattr(parent, next_name, nn.Identity())
-    return model
 
 
 def of_all_processes(rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ Value = str | int | float | bool
 # How many points a grid has along a range that does not say.
 RANGE_POINTS = 5
 # A sweep runs in one framework's environment, and the classes come from the data.
-FIXED = ("backend", "classes", "stage_multiples", "validation")
+FIXED = ("backend", "classes", "devices", "stage_multiples", "validation")
 FORMS = "name=a,b,c for a list, name=low..high for a range, or name=low..high:log for a logarithmic one"
 
 
@@ -124,6 +124,7 @@ def reader_of(name: str) -> typing.Callable[[str, str], Value]:
         reason = {
             "backend": "a sweep runs in one framework; start it once for each --backend, with the same --study",
             "classes": "the classes come from the data",
+            "devices": "they change no number; give --devices for all trials",
             "stage_multiples": f"vary one stage, such as stage_multiples.{stages[0]}",
             "validation": "the results would not be of the same images",
         }

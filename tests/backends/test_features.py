@@ -29,6 +29,14 @@ def test_the_head_on_features_is_the_network(backend, models, batch) -> None:
     assert largest_difference(backend.logits(head, taken), expected) < 1e-5
 
 
+def test_adapters_are_part_of_the_features(backend, spec, batch) -> None:
+    model = backend.build_models(spec.replace(strategy="lora")).fine_tune
+    backend.load_arrays(model, {"conv1.lora_b": np.full((64, 4), 0.1, np.float32)})
+    vectors, arrays = backend.feature_extractor(model)(batch[0]), backend.to_arrays(model)
+    expected = backend.logits(model, batch[0])
+    assert largest_difference(vectors @ arrays["fc.weight"].T + arrays["fc.bias"], expected) < 1e-5
+
+
 def test_the_head_is_a_copy_under_its_own_names(backend, models) -> None:
     before = backend.to_arrays(models.fine_tune)
     head = backend.head_of(models.fine_tune)

@@ -61,7 +61,9 @@ def test_test_batches_keep_order_and_the_last_one(spec: ExperimentSpec, pictures
     assert np.concatenate([labels for _, labels in batches]).tolist() == [0] * 7 + [1] * 7
 
 
-def test_test_images_are_cropped_once(spec: ExperimentSpec, pictures: ImageData, monkeypatch) -> None:
+def test_test_images_are_kept_cropped_from_the_second_time_on(
+    spec: ExperimentSpec, pictures: ImageData, monkeypatch
+) -> None:
     transform, asked = pipeline.transform_for(spec), []
 
     def read(sample: Sample) -> Image.Image:
@@ -72,9 +74,12 @@ def test_test_images_are_cropped_once(spec: ExperimentSpec, pictures: ImageData,
         return np.concatenate([images for images, _ in source.test_batches(spec, transform, pictures.test)])
 
     source = pipeline.ImageSource(read)
-    first, second = images(source, transform), images(source, transform)
-    np.testing.assert_array_equal(first, second)
-    assert sorted(sample.name for sample in asked) == sorted(sample.name for sample in pictures.test)
+    first = images(source, transform)
+    # What is looked at once only, such as an image whose features are computed, is not kept.
+    assert not source.crops
+    for _ in range(3):
+        np.testing.assert_array_equal(images(source, transform), first)
+    assert sorted(sample.name for sample in asked) == sorted(2 * [sample.name for sample in pictures.test])
     # Another transform has crops of its own.
     assert not np.array_equal(images(source, dataclasses.replace(transform, test_resize="squash")), first)
     # Without room every pass reads them anew.

@@ -22,7 +22,7 @@ def options(*arguments: str) -> RunOptions:
     ("arguments", "message"),
     [
         ("--machines 2 --machine 2", "counted from 0"),
-        ("--machines 0", "counted from 0"),
+        ("--machines 0", "expected at least 1"),
         ("--machine 1", "counted from 0"),
         ("--machines 2 --devices 2 --backend keras --coordinator a:1", "--backend torch or jax"),
         ("--machines 2 --devices 2 --backend mxnet --coordinator a:1", "--backend torch or jax"),
