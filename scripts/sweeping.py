@@ -75,6 +75,11 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
             except UserError as error:
                 raise UserError(f"--vary {variable.name}: {error}") from error
     for base in bases.values():
+        if base.devices > 1 and any(v.name == "batch_size" and v.kind != "list" for v in variables):
+            raise UserError(
+                f"--vary batch_size: {base.devices} devices cannot share a batch of every size of a range; give a list "
+                f"of multiples of {base.devices}"
+            )
         if base.backend == "torch" and base.devices > 1:
             raise UserError(
                 f"devices = {base.devices}: a sweep is one process, and PyTorch takes one for each device; leave the "
