@@ -65,7 +65,7 @@ def results() -> list[studies.Result]:
         ["--vary", "seed=1,2", "--weights", "nowhere"], ["--vary", "seed=1,2", "--validation", "0.01"],
         ["--vary", "seed=1,2", "--study", "text.txt"], ["--vary", "seed=1,2", "--study", "text.txt/below"],
         ["--vary", "seed=1,2", "--devices", "2"], ["--vary", "batch_size=8..0"], ["--vary", "devices=1,2"],
-        ["--vary", "batch_size=8..12", "--backend", "mxnet", "--devices", "2", "--sampler", "random"],
+        ["--vary", "batch_size=8..32", "--backend", "mxnet", "--devices", "2", "--sampler", "random"],
         ["--show", "nowhere.journal"], ["--show", "text.txt"],
     ],
     ids=" ".join,
