@@ -30,7 +30,7 @@ class Sample:
     path: Path
     label: int
     name: str
-    mark: str = ""
+    mark: str = field(default="", compare=False)
     """Size and date of the file when the data set was read, before any pixel of a run was; empty if not known."""
 
 
