@@ -150,19 +150,21 @@ def run(
     tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
     slices: dict[str, Slice] = {"train tab fp32": tab.train, "test tab fp32": tab.test}
     data, _ = decoded.attach(spec, data)
+    source = resident.image_source(backend, spec, pipeline.transform_for(spec), data)
     for precision in precisions:
-        slices.update(our_slices(backend, spec.replace(precision=precision), data))
-    slices.update(input_slices(backend, spec, data))
+        slices.update(our_slices(backend, spec.replace(precision=precision), data, source))
+    slices.update(input_slices(backend, spec, data, source))
     measured = measure(slices, repeats, watch)
     cases = [Case(*_words(name), rates) for name, rates in measured.items()]
     flops = resnet.forward_flops(resnet.architecture(spec.backend, spec.model), spec.image_size, spec.classes)
     return Result(spec.image_size, spec.batch_size, len(data.train), len(data.test), flops, cases)
 
 
-def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
+def our_slices(
+    backend: Backend, spec: ExperimentSpec, data: ImageData, source: features.BatchSource
+) -> dict[str, Slice]:
     """Training and evaluation by `common.fit`, the same on ready batches, and a product."""
     transform = pipeline.transform_for(spec)
-    source = resident.image_source(backend, spec, transform, data)
     model = backend.build_models(spec).fine_tune
     (phase,) = groups.phases(spec)
     trainer = backend.Trainer(model, spec, phase)
@@ -196,12 +198,12 @@ def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[
     }
 
 
-def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData) -> dict[str, Slice]:
+def input_slices(
+    backend: Backend, spec: ExperimentSpec, data: ImageData, source: features.BatchSource
+) -> dict[str, Slice]:
     """The input pipeline alone, up to batches as the framework takes them."""
     transform = pipeline.transform_for(spec)
-    source = resident.image_source(backend, spec, transform, data)
     epochs = itertools.count(1)
-
     product = backend.make_product(spec, 8)
 
     def wait_for(batches: Iterator[tuple[Any, Any]]) -> None:

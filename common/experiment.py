@@ -151,8 +151,10 @@ def run(
     data, kept = decoded.attach(spec, data)
     run_record = description.describe_run(spec, data, backend, device, models, command)
     run_record.spec = asked
-    run_record.resolved |= {"precision": spec.precision, "precision_reason": reason, "decoded_images": kept}
-    run_record.resolved |= {"devices": spec.devices, "processes": world.size}
+    run_record.resolved |= {
+        "precision": spec.precision, "precision_reason": reason, "decoded_images": kept, "devices": spec.devices,
+        "processes": world.size,
+    }  # fmt: skip
     if spec.pipeline == "resident":
         run_record.resolved["resident_images"] = resident.describe(spec, data)
     if choice is not None:

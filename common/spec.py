@@ -308,13 +308,7 @@ def check_ranges(spec: ExperimentSpec) -> None:
         raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
     if spec.backend == "mxnet" and spec.precision == "bf16":
         raise UserError("precision = 'bf16': MXNet trains in float32 only; choose --precision fp32, or another backend")
-    if spec.batch_size % spec.devices:
-        raise UserError(
-            f"devices = {spec.devices}: cannot share a batch of {spec.batch_size} evenly; choose a --batch-size that "
-            "is a multiple"
-        )
-    if spec.devices > 1 and spec.pipeline != "shared":
-        raise UserError(f"devices: the {spec.pipeline} pipeline feeds one device; choose --pipeline shared")
+    check_devices(spec)
     if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
         raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
     if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:
@@ -345,6 +339,17 @@ def check_ranges(spec: ExperimentSpec) -> None:
             f"weights = 'none' leaves the strategy {spec.strategy!r} nothing to start from; "
             "choose --strategy scratch or other --weights"
         )
+
+
+def check_devices(spec: ExperimentSpec) -> None:
+    """Raise UserError where several devices cannot share the batches."""
+    if spec.batch_size % spec.devices:
+        raise UserError(
+            f"devices = {spec.devices}: cannot share a batch of {spec.batch_size} evenly; choose a --batch-size that "
+            "is a multiple"
+        )
+    if spec.devices > 1 and spec.pipeline != "shared":
+        raise UserError(f"devices: the {spec.pipeline} pipeline feeds one device; choose --pipeline shared")
 
 
 def preset_names() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from importlib import metadata
 
@@ -14,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding,
 from backends.contract import Device
 from common import parallel, precision
 from common.errors import RunError, UserError
+from common.machine import available_cores
 from common.spec import ExperimentSpec
 
 # Given to every jax.jit: XLA adds in any order on a GPU unless it is told not to.
@@ -42,7 +42,7 @@ def prepare(spec: ExperimentSpec) -> Device:
         several = f"{spec.devices} x " if spec.devices > 1 else ""
         return Device("gpu", several + device.device_kind, (major, minor))
     several = f"{spec.devices} virtual devices on " if spec.devices > 1 else ""
-    return Device("cpu", f"{several}{os.cpu_count()} threads")
+    return Device("cpu", f"{several}{available_cores()} threads")
 
 
 def join(spec: ExperimentSpec) -> None:

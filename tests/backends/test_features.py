@@ -5,15 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.fit import Watch
+from common.fit import Quiet
 from tests.backends.conftest import largest_difference
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
-
-
-class Quiet(Watch):
-    def on_epoch(self, metrics, predictions) -> None:
-        pass
 
 
 def test_the_head_on_features_is_the_network(backend, models, batch) -> None:

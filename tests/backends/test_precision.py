@@ -61,13 +61,9 @@ def test_parameters_and_statistics_stay_float32(backend, models, spec, low, batc
 
 
 def test_the_whole_loop_trains_in_bf16(backend, low, pictures) -> None:
-    class Quiet(fit.Watch):
-        def on_epoch(self, metrics, predictions) -> None:
-            pass
-
     changed = low.replace(epochs=1)
     model = backend.build_models(changed).fine_tune
-    history = backend.train_fine_tuning(model, changed, pictures, watch=Quiet())
+    history = backend.train_fine_tuning(model, changed, pictures, watch=fit.Quiet())
     assert history.test.logits.dtype == np.float32
     assert np.isfinite(history.epochs[0].loss)
 

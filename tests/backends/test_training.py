@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from common import fit, groups, imagenet, pipeline, resnet, selection, source_classes
-from common.fit import Watch
+from common.fit import Quiet, Watch
 from common.spec import StageMultiples
 from tests.backends.conftest import largest_difference, only_phase
-
-
-class Quiet(Watch):
-    def on_epoch(self, metrics, predictions) -> None:
-        pass
 
 
 def train(backend, model, spec, batch, steps: int = 1, **changes):

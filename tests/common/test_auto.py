@@ -9,10 +9,10 @@ import pytest
 import backends
 from common import auto, experiment, groups
 from common.errors import UserError
+from common.fit import Quiet
 from common.folder import ImageData
 from common.spec import ExperimentSpec, StageMultiples
 from tests.common.test_experiment import read_checked
-from tests.common.test_selection import Quiet
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 

@@ -12,17 +12,12 @@ import pytest
 import backends
 from common import description, experiment, fit, pipeline, precision, record, weights
 from common.errors import RunError, UserError
-from common.fit import Watch
+from common.fit import Quiet, Watch
 from common.folder import ImageData
 from common.spec import ExperimentSpec
 from tests.fake_backend import FakeBackend
 
 SCHEMA = json.loads((Path(record.__file__).parent / "record.schema.json").read_text())
-
-
-class Quiet(Watch):
-    def on_epoch(self, metrics, predictions) -> None:
-        pass
 
 
 @pytest.fixture

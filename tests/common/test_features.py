@@ -11,18 +11,13 @@ import pytest
 from common import features, fit, groups, pipeline
 from common.datasets import cache_folder
 from common.features import FeatureStore
-from common.fit import Watch
+from common.fit import Quiet
 from common.folder import ImageData, read_folder
 from common.spec import ExperimentSpec, StageMultiples
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
-
-
-class Quiet(Watch):
-    def on_epoch(self, metrics, predictions) -> None:
-        pass
 
 
 @pytest.fixture

@@ -9,16 +9,11 @@ import pytest
 
 from common import experiment, fit, groups, loss, selection
 from common.errors import UserError
-from common.fit import Predictions, Watch
+from common.fit import Predictions, Quiet
 from common.folder import ImageData, read_folder
 from common.spec import ExperimentSpec
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
-
-
-class Quiet(Watch):
-    def on_epoch(self, metrics, predictions) -> None:
-        pass
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import backends
 from common import experiment, imagenet, source_classes
 from common.errors import UserError
+from common.fit import Quiet
 from common.spec import ExperimentSpec
 from tests.common.test_experiment import read_checked
-from tests.common.test_selection import Quiet
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 
