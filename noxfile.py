@@ -56,10 +56,11 @@ def run_command(session: nox.Session, command: str) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Check the code's style and format (ruff)."""
+    """Check style and format (ruff), and that imports point down through the rooms (import-linter)."""
     python = python_of(session, "tools")
     session.run(python, "-m", "ruff", "check", ".", external=True)
     session.run(python, "-m", "ruff", "format", "--check", ".", external=True)
+    session.run(str(Path(python).with_name("lint-imports")), external=True)
 
 
 @nox.session(venv_backend="none")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from common.spec.names import BACKENDS
+
 if TYPE_CHECKING:
-    from backends.contract import Backend
+    from common.contract.backend import Backend
 
 # Backend -> the modules that must be importable before it can be loaded.
 REQUIRED_MODULES: dict[str, tuple[str, ...]] = {
@@ -16,7 +19,7 @@ REQUIRED_MODULES: dict[str, tuple[str, ...]] = {
     "jax": ("jax", "flax", "optax", "flaxmodels", "grain"),
     "mxnet": ("mxnet",),
 }
-NAMES = tuple(REQUIRED_MODULES)
+NAMES = BACKENDS
 
 
 class BackendNotInstalled(ImportError):
@@ -34,7 +37,7 @@ def is_installed(name: str) -> bool:
 
 
 def load(name: str) -> Backend:
-    """Import backend `name` and return its package, which provides what `backends.contract.Backend` documents.
+    """Import backend `name` and return its package, which provides what `common.contract.backend.Backend` documents.
 
     Raises KeyError for a name not in `NAMES`, and BackendNotInstalled when its packages are missing.
     """
@@ -46,7 +49,12 @@ def load(name: str) -> Backend:
             f'`pip install ".[{name}]"` installs it into this one.'
         )
     # Only here: what finds the environments imports this package in a bare interpreter.
-    from common.machine import keep_freed_memory
+    from common.system.machine import keep_freed_memory
 
     keep_freed_memory()
     return cast("Backend", importlib.import_module(f"backends.{name}"))
+
+
+def chapter_file(name: str) -> Path:
+    """The file with the chapter's own code in the framework of backend `name`."""
+    return Path(__file__).parent / name / "chapter.py"

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(BenchOptions, prog="python -m scripts.bench", args=arguments)
     import json
 
-    from common.files import write_atomically
+    from common.system.files import write_atomically
     from scripts.benching import measure
     from scripts.display import console
 

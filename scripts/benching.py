@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import backends
-from common import bench, datasets, precision, record
-from common.bench import Result
-from common.errors import UserError
-from common.folder import ImageData
-from common.spec import ExperimentSpec
-from common.tab import TabProcess, same_job
+from common.bench import measurement
+from common.bench.chapter import ChapterProcess, same_job
+from common.bench.measurement import Result
+from common.data import datasets
+from common.data.folder import ImageData
+from common.devices import precision
+from common.runs.description import describe_machine
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.system.machine import peak_memory
 from scripts.display import console, make_table
 from scripts.options import BenchOptions
 
 if TYPE_CHECKING:
-    from backends.contract import Backend, Device
+    from common.contract.backend import Backend
+    from common.devices.device import Device
 
 # Jobs measured as a whole: strategies, and what of the tab's choices they change. A feature is computed once where the
 # backbone's statistics are frozen and no image is augmented.
@@ -33,7 +38,7 @@ def measure(options: BenchOptions) -> dict[str, Any]:
     """Measure all that `options` ask for, and show a table for each image size and batch size."""
     check(options)
     data = datasets.load(options.data)
-    with bench.scratch_folder() as scratch, TabProcess(options.backend) as tab:
+    with measurement.scratch_folder() as scratch, ChapterProcess(backends.chapter_file(options.backend)) as tab:
         backend = backends.load(options.backend)
         base = same_job(
             ExperimentSpec(
@@ -41,7 +46,7 @@ def measure(options: BenchOptions) -> dict[str, Any]:
                 learning_rate=1e-6,
             )
         )  # fmt: skip
-        base = base.replace(weights=str(bench.random_weights(scratch, base)), classes=len(data.classes))
+        base = base.replace(weights=str(measurement.random_weights(scratch, base)), classes=len(data.classes))
         device = backend.prepare(base)
         precisions = chosen_precisions(options, base, device)
         console.print(f"{options.backend} on {device.kind} ({device.name}), {base.model}", style="bold")
@@ -52,19 +57,21 @@ def measure(options: BenchOptions) -> dict[str, Any]:
                 name = f"{image_size}-{batch_size}"
                 # Whole jobs first: their compilation is part of them, and slices would have done it for them.
                 jobs += measure_jobs(options, backend, tab, spec, list(precisions), data, scratch / f"{name}-whole")
-                linked = bench.link_images(data, scratch / name, options.steps, batch_size)
+                linked = measurement.link_images(data, scratch / name, options.steps, batch_size)
                 with console.status("") as status:
-                    result = bench.run(backend, tab, spec, list(precisions), linked, options.repeats, status.update)
+                    result = measurement.run(
+                        backend, tab, spec, list(precisions), linked, options.repeats, status.update
+                    )
                 show(result)
                 results.append(result)
         return {
             "backend": options.backend,
             "options": {name: str(v) if isinstance(v, Path) else v for name, v in asdict(options).items()},
             "precisions": precisions,
-            "machine": record.describe_machine(),
+            "machine": describe_machine(),
             "versions": backend.versions(),
             "device": asdict(device),
-            "peak_memory_bytes": {"tab": tab.peak_memory(), "ours": record.peak_memory()},
+            "peak_memory_bytes": {"tab": tab.peak_memory(), "ours": peak_memory()},
             "peak_gpu_memory_bytes": backend.peak_gpu_memory(),
             "load_average": os.getloadavg(),
             "results": [result.to_dict() for result in results],
@@ -96,7 +103,7 @@ def chosen_precisions(options: BenchOptions, spec: ExperimentSpec, device: Devic
 def measure_jobs(
     options: BenchOptions,
     backend: Backend,
-    tab: TabProcess,
+    tab: ChapterProcess,
     spec: ExperimentSpec,
     precisions: list[str],
     data: ImageData,
@@ -108,10 +115,10 @@ def measure_jobs(
     measured = []
     for job in options.jobs:
         # Links of its own, so that each job decodes its images itself.
-        linked = bench.link_images(data, folder / job, len(data.train) + len(data.test), spec.batch_size)
+        linked = measurement.link_images(data, folder / job, len(data.train) + len(data.test), spec.batch_size)
         chosen = spec.replace(strategy=job, precision=precisions[-1], **JOBS[job])
         with console.status("") as status:
-            found = bench.whole_job(backend, tab, chosen, linked, status.update)
+            found = measurement.whole_job(backend, tab, chosen, linked, status.update)
         console.print(
             f"{job}, {chosen.epochs} epochs, {chosen.precision}: the tab {found['tab_seconds']:.0f} s, "
             f"ours {found['seconds']:.0f} s, {found['times_tab']:.2f} times as fast"
@@ -125,7 +132,7 @@ def show(result: Result) -> None:
     """A table of what was measured at one image size and batch size."""
     console.print(f"\n{result.image_size} px, batch {result.batch_size}", style="bold")
     table = make_table("", "precision", "images/s", "of the tab", "of ready", "of a product")
-    order = [(job, way) for job in bench.PASSES for way in WAYS]
+    order = [(job, way) for job in measurement.PASSES for way in WAYS]
     for case in sorted((c for c in result.cases if c.way in WAYS), key=lambda c: order.index((c.job, c.way))):
         shares = [result.ratio(case, "tab"), result.ratio(case, "ready"), result.share_of_peak(case)]
         texts = ["" if share is None or case.way == "input" else f"{share:.2f}" for share in shares]
@@ -136,5 +143,5 @@ def show(result: Result) -> None:
     console.print(table)
     for case in result.cases:
         if case.job == "product":
-            rate = case.rate * 2 * bench.PRODUCT_SIDE**3 / 1e9
+            rate = case.rate * 2 * measurement.PRODUCT_SIDE**3 / 1e9
             console.print(f"a matrix product reaches {rate:.0f} GFLOP/s in {case.precision}", style="dim")

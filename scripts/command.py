@@ -32,7 +32,7 @@ def start(
         say(f"error: {failed}")
         sys.exit(1)
     hand_over(command, backend, arguments)
-    from common.errors import RunError, UserError
+    from common.system.errors import RunError, UserError
     from scripts.launching import tell
 
     interrupt_once()
@@ -82,7 +82,7 @@ def wants_help(arguments: list[str]) -> bool:
 
 def backend_wanted(arguments: list[str]) -> str | None:
     """The backend that `--backend`, else `--preset`, names; torch without; None where no framework is needed."""
-    from common.spec import preset_names, read_preset
+    from common.spec.presets import preset_names, read_preset
 
     if wants_help(arguments) or "--list-presets" in arguments:
         return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from scripts.command import start, value_of
 
 if TYPE_CHECKING:
-    from common.record import RunRecord
+    from common.runs.record import RunRecord
     from scripts.options import CompareOptions
 
 
@@ -25,10 +25,10 @@ def main(arguments: list[str]) -> int:
 
     arguments = with_backend(arguments)
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
-    from common import experiment
-    from common.errors import UserError
     from common.report.collect import read_crosscheck
-    from common.spec import read_preset
+    from common.runs.output import reserved
+    from common.spec.presets import read_preset
+    from common.system.errors import UserError
     from scripts import comparing
     from scripts.comparison_view import ComparisonView
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     if seeds < 1 or jobs < 1:
         raise UserError("--seeds and --jobs: expected at least 1")
     runs = comparing.plan_runs(options, seeds, arguments)
-    with experiment.reserved(options.output):
+    with reserved(options.output):
         with ComparisonView(runs) as view:
             comparing.Comparison(runs, jobs, view.on_change).work()
         records = comparing.records_of(runs)
@@ -62,8 +62,9 @@ def with_backend(arguments: list[str]) -> list[str]:
     Raises UserError for a --backend of the user's.
     """
     import backends
-    from common.errors import UserError
-    from common.spec import backends_with, preset_names, read_preset
+    from common.spec.experiment import backends_with
+    from common.spec.presets import preset_names, read_preset
+    from common.system.errors import UserError
 
     if value_of(arguments, "--backend") is not None:
         raise UserError("--backend: a comparison has several; name them with --backends")
@@ -77,7 +78,7 @@ def with_backend(arguments: list[str]) -> list[str]:
 
 def default_name(options: CompareOptions) -> str:
     """The folder of a comparison under runs/: other data than the preset's have one of their own."""
-    from common.spec import read_preset
+    from common.spec.presets import read_preset
 
     own = read_preset(options.preset)["spec"].get("data") == options.spec.data
     return f"compare-{options.preset}" + ("" if own else f"-{Path(options.spec.data).stem}")
@@ -85,9 +86,9 @@ def default_name(options: CompareOptions) -> str:
 
 def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> int:
     """The report of given records; below a folder, files that are no records are said and left out."""
-    from common import experiment
-    from common.errors import UserError
-    from common.record import find_records, read_record
+    from common.runs.output import reserved
+    from common.runs.record import find_records, read_record
+    from common.system.errors import UserError
     from scripts.display import console
 
     records = {}
@@ -100,7 +101,7 @@ def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> i
             console.print(f"left out: {error}", style="yellow", soft_wrap=True)
     if not records:
         raise UserError("none of the records can be read")
-    with experiment.reserved(output):
+    with reserved(output):
         write_report(records, output, crosscheck, [*map(str, paths)], {})
     return 0
 

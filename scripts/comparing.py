@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import backends
-from common import experiment, fit, weights
-from common.errors import UserError
-from common.folder import ImageData
-from common.record import PREDICTIONS, RECORD, RunRecord, read_record
-from common.spec import ExperimentSpec, backends_with
+from common.data.folder import ImageData
+from common.method import counting
+from common.network import sources
+from common.runs import experiment
+from common.runs.output import check_output
+from common.runs.record import PREDICTIONS, RECORD, RunRecord, read_record
+from common.spec.experiment import ExperimentSpec, backends_with
+from common.system.errors import UserError
 from scripts import environments
 from scripts.display import console
 from scripts.options import CompareOptions, as_arguments, given_fields, parse_strategies
@@ -76,7 +79,7 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
     ]
     # A bad spec, bad weights and a failing download end the comparison before anything is run.
     for spec in {(spec.backend, spec.model, spec.weights): spec for spec in specs}.values():
-        weights.read_for(spec)
+        sources.read_for(spec)
     runs: list[Run] = []
     loaded: dict[tuple[object, ...], ImageData] = {}
     for spec in specs:
@@ -88,7 +91,7 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
         if key not in loaded:
             loaded[key] = experiment.load_data(spec)
         data = loaded[key]
-        spec, choice = experiment.settle(spec.replace(classes=len(data.classes)), data, given_fields(arguments))
+        spec, choice = experiment.resolve(spec.replace(classes=len(data.classes)), data, given_fields(arguments))
         if choice is not None and not runs:
             console.print(choice.why, soft_wrap=True)
         runs.append(plan_run(options, spec, data))
@@ -114,9 +117,11 @@ def plan_run(options: CompareOptions, spec: ExperimentSpec, data: ImageData) -> 
     """One run, with its folder and its command."""
     assert options.output is not None
     folder = options.output / spec.backend / f"{spec.strategy}-seed{spec.seed}"
-    experiment.check_output(spec, folder, overwrite=True)
+    check_output(spec, folder, overwrite=True)
     arguments = [*as_arguments(spec, options.preset), "--output", str(folder)]
-    return Run(spec, folder, [*arguments, *(["--tensorboard"] if options.tensorboard else [])], fit.steps(spec, data))
+    return Run(
+        spec, folder, [*arguments, *(["--tensorboard"] if options.tensorboard else [])], counting.steps(spec, data)
+    )
 
 
 def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:

@@ -17,8 +17,8 @@ from rich.text import Text
 import backends
 from common.crosscheck.compare import Check, Probe
 from common.crosscheck.scenarios import YARDSTICK_BACKEND
-from common.errors import RunError, UserError
-from common.files import write_atomically
+from common.system.errors import RunError, UserError
+from common.system.files import write_atomically
 from scripts.display import console
 from scripts.environments import project_variables, ready_python
 from scripts.options import CrosscheckOptions

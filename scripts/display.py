@@ -13,12 +13,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Table
 from rich.text import Text
 
-from common.errors import UserError
-from common.fit import EpochMetrics, Predictions, Watch, describe
-from common.folder import Sample
-from common.images import open_rgb
-from common.record import RunRecord, agreement, differences
-from common.spec import ExperimentSpec, preset_names, read_preset
+from common.contract.results import EpochMetrics, Predictions
+from common.contract.watch import Watch, describe
+from common.data.folder import Sample
+from common.data.images import open_rgb
+from common.runs.predictions import agreement
+from common.runs.record import RunRecord, differences
+from common.spec.experiment import ExperimentSpec
+from common.spec.presets import preset_names, read_preset
+from common.system.errors import UserError
 
 if TYPE_CHECKING:
     from common.sweep.study import Result
@@ -207,7 +210,7 @@ def describe_value(value: object) -> str:
 
 
 def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console) -> None:
-    """Tables of what `common.description.inspect` found."""
+    """Tables of what `common.runs.description.inspect` found."""
     heads = Table("model", "shape of the head's weight", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name, shape in findings["head_shapes"].items():
         heads.add_row(name, " x ".join(map(str, shape)) if shape else "none: there are no source weights")

@@ -13,7 +13,8 @@ def main(arguments: list[str]) -> int:
     import json
 
     import backends
-    from common import description, precision
+    from common.devices import precision
+    from common.runs import description
     from scripts.display import console, show_inspection
 
     # The networks are the same on any number of devices.

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import parallel
-from common.errors import RunError, UserError
+from common.devices import processes
+from common.system.errors import RunError, UserError
 from scripts.environments import project_variables, say
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def check(options: RunOptions) -> None:
         raise UserError(f"--machines {machines} --machine {options.machine}: machines are counted from 0")
     if machines == 1:
         return
-    if spec.backend not in parallel.SEVERAL_PROCESSES:
-        able = " or ".join(parallel.SEVERAL_PROCESSES)
+    if spec.backend not in processes.SEVERAL_PROCESSES:
+        able = " or ".join(processes.SEVERAL_PROCESSES)
         raise UserError(f"--machines: {spec.backend} trains on one machine; choose --backend {able}")
     if spec.devices % machines:
         raise UserError(
@@ -60,13 +60,13 @@ def check(options: RunOptions) -> None:
 
 def wants_processes(options: RunOptions) -> bool:
     """Whether this process is to start others, of which it is none."""
-    return options.spec.backend == "torch" and options.spec.devices > 1 and parallel.world().size == 1
+    return options.spec.backend == "torch" and options.spec.devices > 1 and processes.world().size == 1
 
 
 def join(options: RunOptions) -> None:
     """Where a machine has one process, say in the environment which of them this is, as a launcher does."""
-    if options.machines > 1 and parallel.world().size == 1 and not wants_processes(options):
-        joined = parallel.World(options.machine, options.machines, coordinator=options.coordinator)
+    if options.machines > 1 and processes.world().size == 1 and not wants_processes(options):
+        joined = processes.World(options.machine, options.machines, coordinator=options.coordinator)
         os.environ.update(joined.variables())
 
 
@@ -147,7 +147,7 @@ def tell(text: str, interrupted: bool = False) -> None:
     """
     file = os.environ.get(MESSAGE_FILE)
     # Without a launcher the environment may be what is wrong.
-    leads = file is None or parallel.world().leads
+    leads = file is None or processes.world().leads
     if file:
         # As the launcher itself reads it.
         Path(file).write_text(json.dumps({"message": text, "timestamp": str(int(time.time()))}))

@@ -8,8 +8,9 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 import tyro
 
-from common.errors import UserError
-from common.spec import ExperimentSpec, Strategy, load_preset, preset_names, read_preset
+from common.spec.experiment import ExperimentSpec, Strategy
+from common.spec.presets import load_preset, preset_names, read_preset
+from common.system.errors import UserError
 from scripts.command import value_of
 
 IMPLICIT_PRESET = "demo"

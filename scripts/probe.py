@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
 
     import backends
     from common.crosscheck import probe, scenarios
-    from common.experiment import load_data
+    from common.runs.experiment import load_data
     from scripts.options import ProbeOptions
 
     options = tyro.cli(ProbeOptions, prog="python -m scripts.probe", args=arguments)

@@ -13,8 +13,11 @@ def main(arguments: list[str]) -> int:
     runs = parse_strategies(RunOptions, "run", arguments)
     from pathlib import Path
 
-    from common import experiment, parallel
-    from common.record import RECORD, RunRecord
+    import backends
+    from common.devices import processes
+    from common.runs import experiment
+    from common.runs.output import check_output, free_folder
+    from common.runs.record import RECORD, RunRecord
     from scripts import launching
     from scripts.display import JsonWatch, RichWatch, console, show_presets, show_runs
 
@@ -22,17 +25,17 @@ def main(arguments: list[str]) -> int:
         show_presets()
         return 0
     preset, backend = runs[0].preset, runs[0].spec.backend
-    output = runs[0].output or experiment.free_folder(Path("runs"), f"{preset}-{backend}")
+    output = runs[0].output or free_folder(Path("runs"), f"{preset}-{backend}")
     folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
     launching.check(runs[0])
     launching.join(runs[0])
     # The first process of the first machine writes, and speaks for all.
-    if parallel.world().leads and runs[0].machine == 0:
+    if processes.world().leads and runs[0].machine == 0:
         for run, folder in zip(runs, folders, strict=True):
-            experiment.check_output(run.spec, folder, run.overwrite)
+            check_output(run.spec, folder, run.overwrite)
     if launching.wants_processes(runs[0]):
         return launching.launch(runs[0], arguments)
-    console.quiet = not parallel.world().leads
+    console.quiet = not processes.world().leads
     if value_of(arguments, "--preset") is None:
         data = runs[0].spec.data
         what = "hot dogs and other food that this project draws itself" if data == "demo" else f"its rates, on {data}"
@@ -45,9 +48,8 @@ def main(arguments: list[str]) -> int:
         console.print(f"\n{spec.strategy}: {spec.backend}, {spec.model}, {start_from}", style="bold", soft_wrap=True)
         command = ["python", "-m", "scripts.run", *arguments]
         with JsonWatch() if run.progress == "json" else RichWatch() as watch:
-            records[str(folder / RECORD)] = experiment.run(
-                spec, folder, watch, command, run.overwrite, given_fields(arguments), run.tensorboard
-            )
+            request = experiment.Request(command, run.overwrite, given_fields(arguments), run.tensorboard)
+            records[str(folder / RECORD)] = experiment.run(spec, folder, watch, backends.load, request)
     show_runs(records)
     return 0
 

@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     from scripts.options import ShowOptions, parse
 
     options = parse(ShowOptions, "show", arguments)
-    from common.experiment import load_data
+    from common.runs.experiment import load_data
     from scripts.display import console, write_grid
 
     data = load_data(options.spec)

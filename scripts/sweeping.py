@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from common import experiment, weights
-from common.errors import UserError
-from common.fit import EpochMetrics, Predictions
-from common.record import MODEL, RunRecord
-from common.spec import ExperimentSpec
+import backends
+from common.contract.results import EpochMetrics, Predictions
+from common.network import sources
+from common.runs import experiment
+from common.runs.record import MODEL, RunRecord
+from common.spec.experiment import ExperimentSpec
 from common.sweep.study import Result, Sampler, Study, held_out, run_trial
 from common.sweep.vary import Variable, with_values
+from common.system.errors import UserError
 from scripts import environments
 from scripts.display import RichWatch, console, describe_value, show_study
 from scripts.options import SweepOptions, given_fields, options_of, parse
@@ -85,9 +87,9 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
                 f"devices = {base.devices}: a sweep is one process, and PyTorch takes one for each device; leave the "
                 "option away and start the sweep once for each, as they share the study, or choose another --backend"
             )
-        weights.read_for(base)
+        sources.read_for(base)
         data = experiment.load_data(base)
-        experiment.settle(base.replace(classes=len(data.classes)), data)
+        experiment.resolve(base.replace(classes=len(data.classes)), data)
 
 
 def run_trials(
@@ -105,7 +107,7 @@ def run_trials(
 
     def run(spec: ExperimentSpec, folder: Path, on_epoch: Callable[[EpochMetrics], None]) -> RunRecord:
         with TrialWatch(on_epoch) as watch:
-            finished = experiment.run(spec, folder, watch, command, given=given)
+            finished = experiment.run(spec, folder, watch, backends.load, experiment.Request(command, given=given))
         # The best is trained again, on all images; the networks of all trials would fill a disk.
         (folder / MODEL).unlink(missing_ok=True)
         return finished

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import backends
-from common.folder import ImageData, read_folder
+from common.data.folder import ImageData, read_folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

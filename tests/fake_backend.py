@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Device, Models
-from common import fit, resnet
-from common.groups import Phase
-from common.loss import target_table
-from common.resident import DIGIT, SEGMENT, Frame, Places
-from common.spec import ExperimentSpec
+from common.contract.backend import Models
+from common.contract.results import History, Predictions
+from common.devices.device import Device
+from common.method.loss import target_table
+from common.method.phases import Phase
+from common.network import resnet
+from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places
+from common.spec.experiment import ExperimentSpec
+from common.training import loop
 
 
 class Model:
@@ -35,7 +38,7 @@ class Trainer:
 
     def train_step(self, images: Any, labels: Any, rate_factor: float = 1.0) -> None:
         scores = logits(self.model, images).astype(np.float64)
-        predictions = fit.Predictions(scores, labels)
+        predictions = Predictions(scores, labels)
         self.sums[0] += predictions.loss * len(labels)
         self.sums[1] += int((scores.argmax(1) == labels).sum())
         with np.errstate(all="ignore"):
@@ -83,8 +86,8 @@ class FakeBackend:
         head.arrays = {name: array for name, array in self.to_arrays(model).items() if name.startswith("fc.")}
         return head
 
-    def train_fine_tuning(self, model, spec, data, param_group=True, watch=None) -> fit.History:
-        return fit.fit(self, model, spec, data, param_group, watch)  # type: ignore[arg-type]
+    def train_fine_tuning(self, model, spec, data, param_group=True, watch=None) -> History:
+        return loop.fit(self, model, spec, data, param_group, watch)  # type: ignore[arg-type]
 
     def logits(self, model: Model, images: Any) -> np.ndarray:
         return logits(model, images)

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 import backends
-from backends.contract import Backend
-from common import parallel, resnet
-from common.fit import Silent
-from common.folder import ImageData, read_folder
-from common.spec import ExperimentSpec
+from common.contract.backend import Backend
+from common.contract.watch import Silent
+from common.data.folder import ImageData, read_folder
+from common.network import resnet
+from common.spec.experiment import ExperimentSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 240
@@ -103,7 +103,7 @@ def run_processes(
     own = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     started = []
     for rank in range(processes):
-        world = parallel.World(rank, processes, rank, processes, f"localhost:{port}")
+        world = processes.World(rank, processes, rank, processes, f"localhost:{port}")
         command = [
             sys.executable, "-P", "-m", "tests.parallel_process", "--backend", backend, "--data", str(data.root),
             "--output", str(folder / f"{rank}.npz"), "--experiments", *names,

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.jax import runtime
-from common import pipeline
-from common.folder import Sample
-from common.images import open_rgb
-from common.pipeline import Images, Labels, Transform
-from common.resident import DIGIT, SEGMENT, Frame, Places
-from common.spec import ExperimentSpec
+from common.data.folder import Sample
+from common.data.images import open_rgb
+from common.preprocessing import crops, transforms
+from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places
+from common.preprocessing.transforms import Images, Labels, Transform
+from common.spec.experiment import ExperimentSpec
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[Array, Array]:
-    """See `backends.contract.Backend.from_shared`: images stay (N, H, W, 3), labels become JAX's integers."""
+    """See `common.contract.backend.Backend.from_shared`: images stay (N, H, W, 3), labels become JAX's integers."""
     if runtime.devices_in_use > 1:
         # Each device will take its part of them.
         return images, labels.astype(np.int32)
@@ -31,12 +31,12 @@ def from_shared(images: Images, labels: Labels) -> tuple[Array, Array]:
 
 
 def to_device(spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Array:
-    """See `backends.contract.Backend.to_device`."""
+    """See `common.contract.backend.Backend.to_device`."""
     return jax.device_put(pixels, runtime.find_device(spec))
 
 
 def resident_batch(store: Array, places: Places, frame: Frame, labels: Labels) -> tuple[Array, Array]:
-    """See `backends.contract.Backend.resident_batch`."""
+    """See `common.contract.backend.Backend.resident_batch`."""
     return make_images(store, places, frame), jnp.asarray(labels.astype(np.int32))
 
 
@@ -78,7 +78,7 @@ def resize_rows(images: Array, high: Array, low: Array) -> Array:
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[Array, Array]]:
-    """See `backends.contract.Backend.native_train_batches`."""
+    """See `common.contract.backend.Backend.native_train_batches`."""
     # Grain derives from one seed the order and, with an image's place in it, the draws of each image.
     (seed,) = np.random.SeedSequence([spec.seed, epoch]).generate_state(1)
     dataset = grain.MapDataset.source(samples).seed(int(seed)).shuffle().random_map(Augment(transform))
@@ -88,7 +88,7 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[Array, Array]]:
-    """See `backends.contract.Backend.native_test_batches`."""
+    """See `common.contract.backend.Backend.native_test_batches`."""
     return batches(grain.MapDataset.source(samples).map(Prepare(transform)), spec)
 
 
@@ -114,17 +114,17 @@ class Augment(grain.transforms.RandomMap):
     def random_map(self, element: Sample, rng: np.random.Generator) -> tuple[Images, np.int64]:
         image, size = open_rgb(element.path), self.transform.image_size
         if self.transform.train_crop == "random_resized_crop":
-            box = pipeline.random_crop_box(image.width, image.height, rng.random(40))
+            box = crops.random_crop_box(image.width, image.height, rng.random(40))
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
         elif self.transform.train_crop == "none":
-            image = pipeline.crop_for_test(image, self.transform)
+            image = crops.crop_for_test(image, self.transform)
         else:
-            image = pipeline.resize_for_test(image, self.transform)
+            image = crops.resize_for_test(image, self.transform)
             left, top = rng.integers([side - size + 1 for side in image.size])
             image = image.crop((left, top, left + size, top + size))
         if self.transform.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return pipeline.normalise(image, self.transform), np.int64(element.label)
+        return transforms.normalise(image, self.transform), np.int64(element.label)
 
 
 class Prepare(grain.transforms.Map):
@@ -134,4 +134,4 @@ class Prepare(grain.transforms.Map):
         self.transform = transform
 
     def map(self, element: Sample) -> tuple[Images, np.int64]:
-        return pipeline.test_image(open_rgb(element.path), self.transform), np.int64(element.label)
+        return crops.test_image(open_rgb(element.path), self.transform), np.int64(element.label)

@@ -17,13 +17,13 @@ from flaxmodels.resnet.resnet import URLS
 from jax.sharding import Sharding
 from numpy.typing import NDArray
 
-from backends.contract import Models
 from backends.jax.runtime import compute_type, dtype_of, placement
 from backends.jax.weights import read_flaxmodels_file, to_arrays, to_torchvision, to_variables
-from common import lora, resnet, weights
-from common.errors import UserError
-from common.spec import ExperimentSpec
-from common.weights import Arrays
+from common.contract.backend import Models
+from common.network import lora, resnet, sources, weights
+from common.network.weights import Arrays
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 BUILDERS = {"resnet18": flaxmodels.ResNet18, "resnet50": flaxmodels.ResNet50}
 
@@ -66,7 +66,7 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network whose convolutions' weights are merged with their adapters (common.lora) whenever it is applied."""
+    """A network whose convolutions' weights are merged with their adapters (`common.network.lora`) at each call."""
 
     network: nn.Module
     lora_scale: float
@@ -85,7 +85,7 @@ class Adapted:
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `backends.contract.Backend.build_models`."""
+    """See `common.contract.backend.Backend.build_models`."""
     shared = spec.initial_values == "shared"
     pretrained = fine_tune = None
     if spec.weights != "none":
@@ -119,7 +119,7 @@ def source_arrays(spec: ExperimentSpec) -> Arrays:
     """The numbers of the source network by torchvision's names."""
     if spec.weights == "imagenet":
         return zoo_arrays(spec)
-    checkpoint = weights.read_for(spec)
+    checkpoint = sources.read_for(spec)
     assert checkpoint is not None
     return checkpoint.arrays
 
@@ -158,17 +158,17 @@ def native_network(spec: ExperimentSpec) -> Arrays:
 
 
 def head_shape(model: Model) -> tuple[int, ...]:
-    """See `backends.contract.Backend.head_shape`: (features, classes) in Flax."""
+    """See `common.contract.backend.Backend.head_shape`: (features, classes) in Flax."""
     return tuple(model.params["Dense_0"]["kernel"].shape)
 
 
 def class_weight(model: Model, index: int) -> NDArray:
-    """See `backends.contract.Backend.class_weight`."""
+    """See `common.contract.backend.Backend.class_weight`."""
     return np.array(model.params["Dense_0"]["kernel"][:, index], np.float32)
 
 
 def head_of(model: Model) -> Model:
-    """See `backends.contract.Backend.head_of`."""
+    """See `common.contract.backend.Backend.head_of`."""
     module = Head(model.module.architecture, model.module.num_classes, model.module.dtype)
     # A copy of the numbers themselves: training gives the old ones' memory away.
     return Model(module, {"Dense_0": jax.tree.map(jnp.copy, model.params["Dense_0"])}, {})

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from backends.contract import Device
-from common import parallel, precision
-from common.errors import RunError, UserError
-from common.machine import available_cores
-from common.spec import ExperimentSpec
+from common.devices import precision, processes
+from common.devices.device import Device
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import RunError, UserError
+from common.system.machine import available_cores
 
 # Given to every jax.jit: XLA adds in any order on a GPU unless it is told not to.
 COMPILER_OPTIONS = {"xla_gpu_deterministic_ops": True}
@@ -23,7 +23,7 @@ devices_in_use = 1
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `backends.contract.Backend.prepare`.
+    """See `common.contract.backend.Backend.prepare`.
 
     JAX has no global generator to seed: every random draw here is given a key made from the seed.
     """
@@ -50,7 +50,7 @@ def join(spec: ExperimentSpec) -> None:
 
     Raises RunError where JAX has started with another number already: it takes such settings only before.
     """
-    world, here = parallel.world_of(spec), parallel.local_devices(spec)
+    world, here = processes.world_of(spec), processes.local_devices(spec)
     try:
         if jax.config.jax_num_cpu_devices != here:
             jax.config.update("jax_num_cpu_devices", here)
@@ -64,7 +64,7 @@ def join(spec: ExperimentSpec) -> None:
 def find_device(spec: ExperimentSpec) -> jax.Device:
     """The JAX device that `spec.device` means, of several this process's first; raises UserError where JAX sees no GPU
     or too few."""
-    device, here = first_device(spec), parallel.local_devices(spec)
+    device, here = first_device(spec), processes.local_devices(spec)
     seen = len(jax.local_devices(backend=device.platform))
     if seen < here:
         raise UserError(
@@ -79,11 +79,11 @@ def placement(spec: ExperimentSpec) -> Sharding:
     first = find_device(spec)
     if spec.devices == 1:
         return SingleDeviceSharding(first)
-    here, devices = parallel.local_devices(spec), jax.devices(first.platform)
+    here, devices = processes.local_devices(spec), jax.devices(first.platform)
     # As many of each process, in the order of the processes, as batches are shared.
     chosen = [
         device
-        for process in range(parallel.world().size)
+        for process in range(processes.world().size)
         for device in [device for device in devices if device.process_index == process][:here]
     ]
     return NamedSharding(Mesh(np.array(chosen), ("batch",), axis_types=(AxisType.Auto,)), PartitionSpec())
@@ -117,12 +117,12 @@ def compute_type(spec: ExperimentSpec) -> str:
 
 
 def versions() -> dict[str, str]:
-    """See `backends.contract.Backend.versions`."""
+    """See `common.contract.backend.Backend.versions`."""
     return {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "flaxmodels", "grain")}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `backends.contract.Backend.peak_gpu_memory`."""
+    """See `common.contract.backend.Backend.peak_gpu_memory`."""
     device = jax.config.jax_default_device
     if device is None or device.platform != "gpu":
         return None
@@ -131,7 +131,7 @@ def peak_gpu_memory() -> int | None:
 
 
 def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `backends.contract.Backend.make_product`."""
+    """See `common.contract.backend.Backend.make_product`."""
     left, right = (jnp.ones((side, side), compute_type(spec), device=find_device(spec)) for _ in range(2))
     multiply = jax.jit(jnp.matmul, compiler_options=COMPILER_OPTIONS)
 

@@ -23,13 +23,16 @@ import backends.jax
 from backends.jax.models import Model
 from backends.jax.runtime import COMPILER_OPTIONS
 from backends.jax.weights import flax_paths, to_torchvision
-from common import fit, groups, resnet
-from common.errors import UserError
-from common.fit import History, Watch
-from common.folder import ImageData
-from common.groups import STAGES, Phase
-from common.loss import target_table
-from common.spec import ExperimentSpec
+from common.contract.results import History
+from common.contract.watch import Watch
+from common.data.folder import ImageData
+from common.method.loss import target_table
+from common.method.phases import Phase
+from common.network import resnet
+from common.network.stages import STAGES, by_stage, stage_of
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.training import loop
 
 Tree = dict[str, Any]
 # The group of parameters that do not learn.
@@ -39,8 +42,8 @@ FROZEN = "frozen"
 def train_fine_tuning(
     model: Model, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
 ) -> History:
-    """See `backends.contract.Backend.train_fine_tuning`."""
-    return fit.fit(backends.jax, model, spec, data, param_group, watch)
+    """See `common.contract.backend.Backend.train_fine_tuning`."""
+    return loop.fit(backends.jax, model, spec, data, param_group, watch)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class State(NamedTuple):
 
 
 class Trainer:
-    """See `backends.contract.Trainer`."""
+    """See `common.contract.backend.Trainer`."""
 
     def __init__(
         self, model: Model, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -95,7 +98,7 @@ class Trainer:
         self.loss_sum, self.correct = zero_sums(model)
 
     def train_step(self, images: Array, labels: Array, rate_factor: float = 1.0) -> None:
-        """See `backends.contract.Trainer.train_step`."""
+        """See `common.contract.backend.Trainer.train_step`."""
         model = self.model
         images, labels = on_devices(model, images, len(labels)), on_devices(model, labels)
         state = State(model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct)
@@ -105,7 +108,7 @@ class Trainer:
         model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct = state
 
     def read_sums(self) -> tuple[float, int]:
-        """See `backends.contract.Trainer.read_sums`."""
+        """See `common.contract.backend.Trainer.read_sums`."""
         sums = float(self.loss_sum), int(self.correct)
         self.loss_sum, self.correct = zero_sums(self.model)
         return sums
@@ -157,7 +160,7 @@ def group_labels(architecture: str, trained: tuple[str, ...], params: Tree) -> T
     """The tree of parameters with its stage in the place of each that is trained, and FROZEN in that of the others."""
     paths = flax_paths(architecture)
     labels = dict.fromkeys(flatten_dict(params), FROZEN)
-    for stage, names in groups.by_stage(trained).items():
+    for stage, names in by_stage(trained).items():
         for name in names:
             if labels.get(paths[name][1:]) != FROZEN:
                 raise RuntimeError("each trained parameter must be in exactly one parameter group")
@@ -216,7 +219,7 @@ def batch_norm(architecture: str, frozen_statistics: frozenset[str], momentum: f
     flaxmodels' own lets a batch replace nine tenths of the running statistics, keeps the biased variance, computes it
     as a difference of large numbers, in float32 only, and has one mode for the whole network.
     """
-    stages = {path[1:-1]: groups.stage_of(name) for name, path in flax_paths(architecture).items()}
+    stages = {path[1:-1]: stage_of(name) for name, path in flax_paths(architecture).items()}
 
     def intercept(original: Callable[..., Any], arguments: tuple, keywords: dict, context: Any) -> Any:
         layer = context.module
@@ -270,7 +273,7 @@ def gradients(
     labels: Array,
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
-    """See `backends.contract.Backend.gradients`."""
+    """See `common.contract.backend.Backend.gradients`."""
     targets = jnp.array(
         target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.placement
     )
@@ -308,7 +311,7 @@ def compiled_gradients(
 
 
 def logits(model: Model, images: Array) -> NDArray[np.floating]:
-    """See `backends.contract.Backend.logits`."""
+    """See `common.contract.backend.Backend.logits`."""
     images = on_devices(model, images, len(images) * jax.process_count())
     return of_all_devices(compiled_logits(model.module, model.params, model.batch_stats, images))
 
@@ -320,7 +323,7 @@ def compiled_logits(module: nn.Module, params: Tree, batch_stats: Tree, images: 
 
 
 def feature_extractor(model: Model) -> Callable[[Array], NDArray[np.float32]]:
-    """See `backends.contract.Backend.feature_extractor`."""
+    """See `common.contract.backend.Backend.feature_extractor`."""
 
     def extract(images: Array) -> NDArray[np.float32]:
         images = on_devices(model, images, len(images) * jax.process_count())

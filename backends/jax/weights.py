@@ -12,8 +12,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import NDArray
 
-from common import lora, resnet
-from common.weights import Arrays, to_channels_first, to_channels_last
+from common.network import lora, resnet
+from common.network.weights import Arrays, to_channels_first, to_channels_last
 
 if TYPE_CHECKING:
     from backends.jax.models import Model
@@ -23,7 +23,7 @@ FlaxPath = tuple[str, ...]
 
 
 def to_arrays(model: Model) -> Arrays:
-    """See `backends.contract.Backend.to_arrays`."""
+    """See `common.contract.backend.Backend.to_arrays`."""
     tree = flatten_dict(model.variables)
     paths = flax_paths(model.module.architecture)
     arrays = {name: to_torchvision(tree[path]) for name, path in paths.items() if path in tree}
@@ -31,7 +31,7 @@ def to_arrays(model: Model) -> Arrays:
 
 
 def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `backends.contract.Backend.load_arrays`."""
+    """See `common.contract.backend.Backend.load_arrays`."""
     tree = flatten_dict(model.variables)
     paths = flax_paths(model.module.architecture)
     own = {name: tree[path] for name, path in paths.items() if path in tree}

@@ -10,27 +10,28 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from backends.keras.runtime import find_device
-from common.folder import Sample
-from common.images import open_rgb
-from common.pipeline import CROP_AREA, CROP_RATIO, Images, Labels, Transform
-from common.resident import DIGIT, SEGMENT, Frame, Places
-from common.spec import ExperimentSpec
+from common.data.folder import Sample
+from common.data.images import open_rgb
+from common.preprocessing.crops import CROP_AREA, CROP_RATIO
+from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places
+from common.preprocessing.transforms import Images, Labels, Transform
+from common.spec.experiment import ExperimentSpec
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor]:
-    """See `backends.contract.Backend.from_shared`: images stay (N, H, W, 3), in the main memory."""
+    """See `common.contract.backend.Backend.from_shared`: images stay (N, H, W, 3), in the main memory."""
     with tf.device("/CPU:0"):
         return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
 
 
 def to_device(spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> tf.Tensor:
-    """See `backends.contract.Backend.to_device`: eight bytes make an int64, as TensorFlow gathers no bytes on a GPU."""
+    """Copy all pixels to the device, eight bytes in an int64, as TensorFlow gathers no bytes on a GPU."""
     with tf.device(find_device(spec)):
         return tf.convert_to_tensor(pixels.reshape(len(pixels), -1).view(np.int64))
 
 
 def resident_batch(store: tf.Tensor, places: Places, frame: Frame, labels: Labels) -> tuple[tf.Tensor, tf.Tensor]:
-    """See `backends.contract.Backend.resident_batch`."""
+    """See `common.contract.backend.Backend.resident_batch`."""
     with tf.device(store.device):
         images = compiled_images(frame)(store, places)
     with tf.device("/CPU:0"):
@@ -81,7 +82,7 @@ def resize_rows(images: tf.Tensor, high: tf.Tensor, low: tf.Tensor) -> tf.Tensor
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    """See `backends.contract.Backend.native_train_batches`."""
+    """See `common.contract.backend.Backend.native_train_batches`."""
 
     def augment(index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         # Stateless draws depend on nothing but their seed: here the epoch's, folded with the sample's index.
@@ -105,7 +106,7 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    """See `backends.contract.Backend.native_test_batches`."""
+    """See `common.contract.backend.Backend.native_test_batches`."""
 
     def crop(index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         return centre_crop(image, transform)

@@ -10,19 +10,19 @@ import keras_hub
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from backends.contract import Models
 from backends.keras.runtime import dtype_policy, placement
 from backends.keras.weights import HEAD, load_arrays, to_arrays
-from common import lora, resnet, weights
-from common.errors import UserError
-from common.spec import ExperimentSpec
+from common.contract.backend import Models
+from common.network import lora, resnet, sources, weights
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 # KerasHub's ImageNet weights for the ResNet-18: timm's a1_in1k, other numbers than torchvision's.
 HUB_PRESET = "resnet_18_imagenet"
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `backends.contract.Backend.build_models`."""
+    """See `common.contract.backend.Backend.build_models`."""
     architecture = resnet.architecture(spec.backend, spec.model)
     with placement(spec):
         backbone = build_backbone(architecture)
@@ -83,7 +83,7 @@ def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
 
 
 def add_adapters(model: keras.Model, spec: ExperimentSpec) -> None:
-    """Put an adapter beside every convolution: Keras' own, which are those of common.lora, in float32 always."""
+    """Put an adapter beside every convolution: Keras' own (those of `common.network.lora`), always float32."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             layer.enable_lora(spec.lora_rank, spec.lora_alpha)
@@ -147,7 +147,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 def read_source(spec: ExperimentSpec) -> weights.Arrays:
     """The numbers of the source network by torchvision's names."""
     if spec.weights != "imagenet":
-        checkpoint = weights.read_for(spec)
+        checkpoint = sources.read_for(spec)
         assert checkpoint is not None
         return checkpoint.arrays
     architecture = resnet.architecture(spec.backend, spec.model)
@@ -173,17 +173,17 @@ def read_source(spec: ExperimentSpec) -> weights.Arrays:
 
 
 def head_shape(model: keras.Model) -> tuple[int, ...]:
-    """See `backends.contract.Backend.head_shape`: (features, classes) in Keras."""
+    """See `common.contract.backend.Backend.head_shape`: (features, classes) in Keras."""
     return tuple(model.layers[-1].kernel.shape)
 
 
 def class_weight(model: keras.Model, index: int) -> NDArray:
-    """See `backends.contract.Backend.class_weight`."""
+    """See `common.contract.backend.Backend.class_weight`."""
     return model.layers[-1].kernel.numpy()[:, index].astype("float32")
 
 
 def head_of(model: keras.Model) -> keras.Model:
-    """See `backends.contract.Backend.head_of`."""
+    """See `common.contract.backend.Backend.head_of`."""
     layer = model.layers[-1]
     with placement_of(model):
         inputs, copied = keras.Input(layer.kernel.shape[:1]), type(layer).from_config(layer.get_config())

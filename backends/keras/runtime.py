@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from backends.contract import Device
-from common import precision
-from common.errors import RunError, UserError
-from common.machine import available_cores, without_messages
-from common.spec import ExperimentSpec
+from common.devices import precision
+from common.devices.device import Device
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import RunError, UserError
+from common.system.machine import available_cores, without_messages
 
 # Keras reads its backend, and TensorFlow the others, when they are imported.
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -32,7 +32,7 @@ tf.config.threading.set_intra_op_parallelism_threads(CPU_THREADS)
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `backends.contract.Backend.prepare`."""
+    """See `common.contract.backend.Backend.prepare`."""
     gpu = find_device(spec) != "/CPU:0"
     if spec.devices > 1:
         check_devices(spec)
@@ -95,19 +95,19 @@ def make_strategy(first: str, devices: int) -> tf.distribute.MirroredStrategy:
 
 
 def versions() -> dict[str, str]:
-    """See `backends.contract.Backend.versions`."""
+    """See `common.contract.backend.Backend.versions`."""
     return {"keras": keras.__version__, "keras-hub": keras_hub.__version__, "tensorflow": tf.__version__}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `backends.contract.Backend.peak_gpu_memory`."""
+    """See `common.contract.backend.Backend.peak_gpu_memory`."""
     if not tf.config.list_physical_devices("GPU"):
         return None
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
 def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `backends.contract.Backend.make_product`."""
+    """See `common.contract.backend.Backend.make_product`."""
     kind = "bfloat16" if spec.precision == "bf16" else precision.parameter_type(spec)
     with tf.device(find_device(spec)):
         left, right = (tf.cast(tf.random.stateless_uniform((side, side), (0, seed)), kind) for seed in range(2))

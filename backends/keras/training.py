@@ -13,24 +13,27 @@ from numpy.typing import NDArray
 import backends.keras
 from backends.keras.models import device_of, placement_of
 from backends.keras.weights import keras_name, named_variables, torchvision_names
-from common import fit, groups, resnet
-from common.fit import History, Watch
-from common.folder import ImageData
-from common.groups import Phase
-from common.loss import target_table
-from common.spec import ExperimentSpec
-from common.weights import to_channels_first
+from common.contract.results import History
+from common.contract.watch import Watch
+from common.data.folder import ImageData
+from common.method.loss import target_table
+from common.method.phases import Phase
+from common.network import resnet
+from common.network.stages import by_stage, stage_of
+from common.network.weights import to_channels_first
+from common.spec.experiment import ExperimentSpec
+from common.training import loop
 
 
 def train_fine_tuning(
     model: keras.Model, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
 ) -> History:
-    """See `backends.contract.Backend.train_fine_tuning`."""
-    return fit.fit(backends.keras, model, spec, data, param_group, watch)
+    """See `common.contract.backend.Backend.train_fine_tuning`."""
+    return loop.fit(backends.keras, model, spec, data, param_group, watch)
 
 
 class Trainer:
-    """See `backends.contract.Trainer`."""
+    """See `common.contract.backend.Trainer`."""
 
     def __init__(
         self, model: keras.Model, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -53,7 +56,7 @@ class Trainer:
         self.compiled_step_of_the_whole = compiled(self.step_of_the_whole)
 
     def train_step(self, images: tf.Tensor, labels: tf.Tensor, rate_factor: float = 1.0) -> None:
-        """See `backends.contract.Trainer.train_step`."""
+        """See `common.contract.backend.Trainer.train_step`."""
         together = self.replicas > 1 and len(labels) % self.replicas == 0
         set_mode(self.model, self.phase, together)
         compiled_step = self.compiled_step if together or self.replicas == 1 else self.compiled_step_of_the_whole
@@ -100,14 +103,14 @@ class Trainer:
         decay = self.spec.weight_decay / self.replicas
         decayed = (g + decay * v.value for g, v in zip(values, variables, strict=True))
         by_name = dict(zip(names, decayed, strict=True))
-        for stage, stage_names in groups.by_stage(names).items():
+        for stage, stage_names in by_stage(names).items():
             if stage in self.optimizers:
                 self.optimizers[stage].apply([by_name[n] for n in stage_names], [self.trained[n] for n in stage_names])
         correct = tf.math.count_nonzero(tf.argmax(logits, axis=1) == labels)
         return tf.cast(tf.reduce_sum(losses), tf.float64), correct
 
     def read_sums(self) -> tuple[float, int]:
-        """See `backends.contract.Trainer.read_sums`."""
+        """See `common.contract.backend.Trainer.read_sums`."""
         sums = float(self.loss_sum.numpy()), int(self.correct.numpy())
         self.loss_sum.assign(0)
         self.correct.assign(0)
@@ -117,7 +120,7 @@ class Trainer:
 def make_optimizers(model: keras.Model, spec: ExperimentSpec, phase: Phase) -> dict[str, keras.optimizers.Optimizer]:
     """An optimizer for each trained stage; raises RuntimeError for a trained parameter in no group or in two."""
     trained = trained_variables(model, phase)
-    stages = groups.by_stage(trained)
+    stages = by_stage(trained)
     grouped = [name for stage in phase.trained_stages for name in stages[stage]]
     strays = [name for name in trained if grouped.count(name) != 1]
     if strays:
@@ -183,7 +186,7 @@ def set_mode(model: keras.Model, phase: Phase, together: bool = False) -> None:
         if name.endswith("running_var"):
             # In Keras this freezes gamma and beta too; `differentiate` doesn't ask for it, so they train.
             layer = model.get_layer(keras_name(model.name, name.removesuffix(".running_var")))
-            layer.trainable = groups.stage_of(name) not in phase.frozen_statistics
+            layer.trainable = stage_of(name) not in phase.frozen_statistics
             layer.synchronized = together
 
 
@@ -210,7 +213,7 @@ def gradients(
     labels: tf.Tensor,
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
-    """See `backends.contract.Backend.gradients`."""
+    """See `common.contract.backend.Backend.gradients`."""
     statistics = [v for name, v in named_variables(model).items() if resnet.is_statistic(name)]
     before = [variable.numpy() for variable in statistics]
     set_mode(model, phase)
@@ -224,7 +227,7 @@ def gradients(
 
 
 def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
-    """See `backends.contract.Backend.logits`."""
+    """See `common.contract.backend.Backend.logits`."""
     with tf.device(device_of(model)):
         outputs = model.predict_on_batch(shared(model, images))
         # A batch that does not divide comes back from every replica.
@@ -232,7 +235,7 @@ def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
 
 
 def feature_extractor(model: keras.Model) -> Callable[[tf.Tensor], NDArray[np.float32]]:
-    """See `backends.contract.Backend.feature_extractor`."""
+    """See `common.contract.backend.Backend.feature_extractor`."""
     with placement_of(model):
         backbone = keras.Model(model.inputs, model.layers[-1].input)
     backbone.jit_compile = False

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from common import lora, resnet
-from common.weights import Arrays, to_channels_first, to_channels_last
+from common.network import lora, resnet
+from common.network.weights import Arrays, to_channels_first, to_channels_last
 
 # The name of a model that is a head alone.
 HEAD = "head"
@@ -29,14 +29,14 @@ ATTRIBUTES = {
 
 
 def to_arrays(model: keras.Model) -> Arrays:
-    """See `backends.contract.Backend.to_arrays`."""
+    """See `common.contract.backend.Backend.to_arrays`."""
     places = {name: place_of(model, name) for name in torchvision_names(model) if not lora.is_adapter(name)}
     # Where there is an adapter, a layer's `kernel` is the merged one.
     return {name: to_channels_first(getattr(*place).numpy()).copy() for name, place in places.items()}
 
 
 def load_arrays(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `backends.contract.Backend.load_arrays`."""
+    """See `common.contract.backend.Backend.load_arrays`."""
     variables = named_variables(model)
     for name, array in lora.complete(arrays, variables).items():
         value = to_channels_last(np.asarray(array))

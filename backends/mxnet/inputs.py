@@ -13,21 +13,22 @@ from mxnet.gluon.data import DataLoader, Dataset
 from mxnet.gluon.data.vision import transforms
 
 from backends.mxnet.runtime import find_device
-from common.errors import UserError
-from common.folder import Sample
-from common.images import open_rgb
-from common.pipeline import Images, Labels, Transform, epoch_order
-from common.resident import DIGIT, SEGMENT, Frame, Places
-from common.spec import ExperimentSpec
+from common.data.folder import Sample
+from common.data.images import open_rgb
+from common.preprocessing.draws import epoch_order
+from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places
+from common.preprocessing.transforms import Images, Labels, Transform
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """See `backends.contract.Backend.from_shared`: images become (N, 3, H, W)."""
+    """See `common.contract.backend.Backend.from_shared`: images become (N, 3, H, W)."""
     return np.array(numpy.moveaxis(images, -1, 1), dtype="float32"), np.array(labels, dtype="int64")
 
 
 def to_device(spec: ExperimentSpec, pixels: numpy.ndarray) -> np.ndarray:
-    """See `backends.contract.Backend.to_device`. Raises UserError for more values than MXNet can count."""
+    """See `common.contract.backend.Backend.to_device`. Raises UserError for more values than MXNet can count."""
     if pixels.size >= 2**31 and not mx.runtime.Features().is_enabled("INT64_TENSOR_SIZE"):
         raise UserError(
             f"pipeline = resident: {pixels.size / 2**30:.1f} GiB of pixels, but an array of this MXNet holds less than "
@@ -37,7 +38,7 @@ def to_device(spec: ExperimentSpec, pixels: numpy.ndarray) -> np.ndarray:
 
 
 def resident_batch(store: np.ndarray, places: Places, frame: Frame, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """See `backends.contract.Backend.resident_batch`."""
+    """See `common.contract.backend.Backend.resident_batch`."""
     device = store.ctx
     segments, turned, first, second = (np.array(array, dtype=array.dtype, ctx=device) for array in places)
     begin, across = segments[:, :, None, None]
@@ -79,7 +80,7 @@ def resize_rows(images: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.nda
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """See `backends.contract.Backend.native_train_batches`."""
+    """See `common.contract.backend.Backend.native_train_batches`."""
     size = transform.image_size
     if transform.train_crop == "random_resized_crop":
         crop = [transforms.RandomResizedCrop(size)]
@@ -98,7 +99,7 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """See `backends.contract.Backend.native_test_batches`."""
+    """See `common.contract.backend.Backend.native_test_batches`."""
     steps = transforms.Compose([resize(transform), transforms.CenterCrop(transform.image_size), *to_tensor(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 

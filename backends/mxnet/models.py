@@ -16,19 +16,20 @@ from mxnet.gluon import Block, HybridBlock, nn
 from mxnet.gluon.model_zoo import model_store, vision
 from numpy.typing import NDArray
 
-from backends.contract import Models
 from backends.mxnet.runtime import find_devices
 from backends.mxnet.weights import Head, load_arrays, named_parameters, to_arrays
-from common import lora, precision, resnet, weights
-from common.errors import UserError
-from common.spec import ExperimentSpec
+from common.contract.backend import Models
+from common.devices import precision
+from common.network import lora, resnet, sources
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 # torchvision's ResNet-18 is Gluon's first version; the second, which the chapter uses, normalises before it convolves.
 ZOO_NAMES = {"resnet18": "resnet18_v1", "resnet18_v2": "resnet18_v2"}
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `backends.contract.Backend.build_models`."""
+    """See `common.contract.backend.Backend.build_models`."""
     pretrained = fine_tune = None
     if spec.weights != "none":
         pretrained = build_source(spec)
@@ -66,7 +67,7 @@ def build_network(spec: ExperimentSpec, classes: int) -> HybridBlock:
 
 
 class AdaptedConv2D(nn.Conv2D):
-    """Gluon's layer, which adds its adapter (common.lora) to its weight whenever it is used."""
+    """Gluon's layer, which adds its adapter (common.network.lora) to its weight whenever it is used."""
 
     def add_adapter(self, rank: int, scale: float) -> None:
         """Give a layer that has its shape an adapter of zeros."""
@@ -153,7 +154,7 @@ def exchange_of(model: HybridBlock) -> Exchange | None:
 
 
 def add_adapters(model: HybridBlock, spec: ExperimentSpec) -> None:
-    """Put an adapter beside every convolution (common.lora)."""
+    """Put an adapter beside every convolution (common.network.lora)."""
 
     def adapt(block: Block) -> None:
         if isinstance(block, nn.Conv2D):
@@ -172,7 +173,7 @@ def build_source(spec: ExperimentSpec) -> HybridBlock:
         model = build_network(spec, resnet.SOURCE_CLASSES)
         model.load_parameters(str(download(ZOO_NAMES[spec.model])))
         return model
-    checkpoint = weights.read_for(spec)
+    checkpoint = sources.read_for(spec)
     assert checkpoint is not None
     model = build_network(spec, len(checkpoint.header.class_names))
     load_arrays(model, checkpoint.arrays)
@@ -205,17 +206,17 @@ def compile_network(model: HybridBlock) -> None:
 
 
 def head_shape(model: HybridBlock) -> tuple[int, ...]:
-    """See `backends.contract.Backend.head_shape`: (classes, features) in Gluon."""
+    """See `common.contract.backend.Backend.head_shape`: (classes, features) in Gluon."""
     return tuple(model.output.weight.shape)
 
 
 def class_weight(model: HybridBlock, index: int) -> NDArray:
-    """See `backends.contract.Backend.class_weight`."""
+    """See `common.contract.backend.Backend.class_weight`."""
     return model.output.weight.list_data()[0][index].asnumpy().astype("float32")
 
 
 def head_of(model: HybridBlock) -> HybridBlock:
-    """See `backends.contract.Backend.head_of`."""
+    """See `common.contract.backend.Backend.head_of`."""
     weight = model.output.weight
     head = Head(*weight.shape)
     head.initialize(ctx=weight.list_ctx())

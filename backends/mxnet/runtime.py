@@ -7,11 +7,11 @@ import subprocess
 import warnings
 from collections.abc import Callable
 
-from backends.contract import Device
-from common import precision
-from common.errors import UserError
-from common.machine import available_cores
-from common.spec import ExperimentSpec
+from common.devices import precision
+from common.devices.device import Device
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.system.machine import available_cores
 
 # Read once, while MXNet is imported or first used; what the user has set stands.
 SETTINGS = {
@@ -37,7 +37,7 @@ mx.npx.set_np()
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `backends.contract.Backend.prepare`: exactness and repeatability are in SETTINGS."""
+    """See `common.contract.backend.Backend.prepare`: exactness and repeatability are in SETTINGS."""
     device, *others = find_devices(spec)
     mx.random.seed(spec.seed)
     if device.device_type == "gpu":
@@ -90,17 +90,17 @@ def gpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """See `backends.contract.Backend.versions`."""
+    """See `common.contract.backend.Backend.versions`."""
     return {"mxnet": mx.__version__}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `backends.contract.Backend.peak_gpu_memory`: MXNet counts what is free, not what was held at most."""
+    """See `common.contract.backend.Backend.peak_gpu_memory`: MXNet counts what is free, not what was held at most."""
     return None
 
 
 def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `backends.contract.Backend.make_product`."""
+    """See `common.contract.backend.Backend.make_product`."""
     place = {"ctx": find_device(spec), "dtype": precision.parameter_type(spec)}
     left, right = (mx.np.ones((side, side), **place) for _ in range(2))
 

@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 import backends.mxnet
 from backends.mxnet.models import Exchange, compile_network, exchange_of
 from backends.mxnet.weights import named_parameters
-from common import fit, groups, resnet
-from common.fit import History, Watch
-from common.folder import ImageData
-from common.groups import Phase
-from common.loss import target_table
-from common.spec import ExperimentSpec
+from common.contract.results import History
+from common.contract.watch import Watch
+from common.data.folder import ImageData
+from common.method.loss import target_table
+from common.method.phases import Phase
+from common.network import resnet
+from common.network.stages import by_stage, stage_of
+from common.spec.experiment import ExperimentSpec
+from common.training import loop
 
 # From log-probabilities: one loss an example; the backward pass of a vector differentiates its sum.
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True)
@@ -35,12 +38,12 @@ cross_entropy_of_targets = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False
 def train_fine_tuning(
     model: HybridBlock, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
 ) -> History:
-    """See `backends.contract.Backend.train_fine_tuning`."""
-    return fit.fit(backends.mxnet, model, spec, data, param_group, watch)
+    """See `common.contract.backend.Backend.train_fine_tuning`."""
+    return loop.fit(backends.mxnet, model, spec, data, param_group, watch)
 
 
 class Trainer:
-    """See `backends.contract.Trainer`."""
+    """See `common.contract.backend.Trainer`."""
 
     def __init__(
         self, model: HybridBlock, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -58,7 +61,7 @@ class Trainer:
         self.correct = np.zeros((), dtype="int64", ctx=self.devices[0])
 
     def train_step(self, images: np.ndarray, labels: np.ndarray, rate_factor: float = 1.0) -> None:
-        """See `backends.contract.Trainer.train_step`."""
+        """See `common.contract.backend.Trainer.train_step`."""
         moving = set_mode(self.model, self.phase)
         before = {name: layer.running_var.list_data()[0].copy() for name, layer in moving.items()}
         results, copies = backward(self.model, self.phase, images, labels, self.targets)
@@ -72,7 +75,7 @@ class Trainer:
             self.correct += (logits.argmax(axis=1) == answers).sum().as_in_ctx(self.devices[0])
 
     def read_sums(self) -> tuple[float, int]:
-        """See `backends.contract.Trainer.read_sums`."""
+        """See `common.contract.backend.Trainer.read_sums`."""
         sums = self.loss_sum.item(), int(self.correct.item())
         self.loss_sum[()] = 0
         self.correct[()] = 0
@@ -120,7 +123,7 @@ class Adam(mx.optimizer.Adam):
 def make_optimizer(model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> gluon.Trainer:
     """An optimizer with a learning rate for each trained stage; raises RuntimeError for a parameter in none."""
     parameters = trainable_parameters(model)
-    stages = groups.by_stage(filter(phase.trains, parameters))
+    stages = by_stage(filter(phase.trains, parameters))
     grouped = [name for stage in phase.trained_stages for name in stages[stage]]
     trained = [name for name in parameters if phase.trains(name)]
     if sorted(grouped) != sorted(trained):
@@ -160,7 +163,7 @@ def batch_norms(model: HybridBlock) -> dict[str, BatchNorm]:
 def set_trained(model: HybridBlock, phase: Phase) -> None:
     """Freeze what does not train in a phase."""
     # MXNet moves statistics where the backward pass arrives, so it has to arrive at gamma even where gamma is frozen.
-    moving = [f"{name}.weight" for name in batch_norms(model) if groups.stage_of(name) not in phase.frozen_statistics]
+    moving = [f"{name}.weight" for name in batch_norms(model) if stage_of(name) not in phase.frozen_statistics]
     for name, parameter in trainable_parameters(model).items():
         parameter.grad_req = "write" if phase.trains(name) or name in moving else "null"
 
@@ -177,7 +180,7 @@ def set_momentum(model: HybridBlock, spec: ExperimentSpec) -> None:
 def set_mode(model: HybridBlock, phase: Phase) -> dict[str, BatchNorm]:
     """Give the BatchNorm layers whose statistics are frozen their running ones, and return the others by name."""
     layers = batch_norms(model)
-    frozen = {name: groups.stage_of(name) in phase.frozen_statistics for name in layers}
+    frozen = {name: stage_of(name) in phase.frozen_statistics for name in layers}
     if any(layer._kwargs["use_global_stats"] != frozen[name] for name, layer in layers.items()):
         for name, layer in layers.items():
             layer._kwargs["use_global_stats"] = frozen[name]
@@ -262,7 +265,7 @@ def gradients(
     labels: np.ndarray,
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
-    """See `backends.contract.Backend.gradients`."""
+    """See `common.contract.backend.Backend.gradients`."""
     statistics = {
         p: p.list_data()[0].copy() for name, p in named_parameters(model).items() if resnet.is_statistic(name)
     }
@@ -278,12 +281,12 @@ def gradients(
 
 
 def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
-    """See `backends.contract.Backend.logits`: outside autograd.record, Gluon computes in evaluation mode."""
+    """See `common.contract.backend.Backend.logits`: outside autograd.record, Gluon computes in evaluation mode."""
     return gather([model(share) for share in to_model(model, images)], len(images))
 
 
 def feature_extractor(model: HybridBlock) -> Callable[[np.ndarray], NDArray[numpy.float32]]:
-    """See `backends.contract.Backend.feature_extractor`."""
+    """See `common.contract.backend.Backend.feature_extractor`."""
 
     def extract(images: np.ndarray) -> NDArray[numpy.float32]:
         vectors = gather([model.features(share) for share in to_model(model, images)], len(images))

@@ -10,8 +10,8 @@ from mxnet.gluon import HybridBlock, Parameter, nn
 from mxnet.gluon.model_zoo.vision import ResNetV2
 from numpy.typing import NDArray
 
-from common import lora, resnet
-from common.weights import Arrays
+from common.network import lora, resnet
+from common.network.weights import Arrays
 
 
 class Head(HybridBlock):
@@ -26,13 +26,13 @@ class Head(HybridBlock):
 
 
 def to_arrays(model: HybridBlock) -> Arrays:
-    """See `backends.contract.Backend.to_arrays`."""
+    """See `common.contract.backend.Backend.to_arrays`."""
     arrays = {name: parameter.list_data()[0].asnumpy() for name, parameter in named_parameters(model).items()}
     return lora.merge(arrays, getattr(model, "lora_scale", 0.0))
 
 
 def load_arrays(model: HybridBlock, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `backends.contract.Backend.load_arrays`."""
+    """See `common.contract.backend.Backend.load_arrays`."""
     parameters = named_parameters(model)
     for name, array in lora.complete(arrays, parameters).items():
         if parameters[name].shape != array.shape:

@@ -12,25 +12,25 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from backends.torch.runtime import find_device
-from common.folder import Sample
-from common.images import open_rgb
-from common.pipeline import Images, Labels, Transform
-from common.resident import DIGIT, SEGMENT, Frame, Places
-from common.spec import ExperimentSpec
+from common.data.folder import Sample
+from common.data.images import open_rgb
+from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places
+from common.preprocessing.transforms import Images, Labels, Transform
+from common.spec.experiment import ExperimentSpec
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
-    """See `backends.contract.Backend.from_shared`: images become (N, 3, H, W)."""
+    """See `common.contract.backend.Backend.from_shared`: images become (N, 3, H, W)."""
     return torch.from_numpy(images).movedim(-1, 1), torch.from_numpy(labels)
 
 
 def to_device(spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Tensor:
-    """See `backends.contract.Backend.to_device`."""
+    """See `common.contract.backend.Backend.to_device`."""
     return torch.from_numpy(pixels).to(find_device(spec))
 
 
 def resident_batch(store: Tensor, places: Places, frame: Frame, labels: Labels) -> tuple[Tensor, Tensor]:
-    """See `backends.contract.Backend.resident_batch`."""
+    """See `common.contract.backend.Backend.resident_batch`."""
     device = store.device
     segments, turned, first, second = (copy_ahead(array, device) for array in places)
     begin, across = segments[:, :, None, None]
@@ -73,7 +73,7 @@ def copy_ahead(array: NDArray, device: torch.device) -> Tensor:
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """See `backends.contract.Backend.native_train_batches`."""
+    """See `common.contract.backend.Backend.native_train_batches`."""
     size = transform.image_size
     if transform.train_crop == "random_resized_crop":
         crop = [v2.RandomResizedCrop(size)]
@@ -95,7 +95,7 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """See `backends.contract.Backend.native_test_batches`."""
+    """See `common.contract.backend.Backend.native_test_batches`."""
     steps = v2.Compose([resize(transform), v2.CenterCrop(transform.image_size), *to_tensor(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.utils import parametrize
 
-from backends.contract import Models
 from backends.torch.runtime import find_device, parameter_type
 from backends.torch.weights import load_arrays
-from common import lora, resnet, weights
-from common.errors import UserError
-from common.spec import ExperimentSpec
+from common.contract.backend import Models
+from common.network import lora, resnet, sources
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 # torchvision's builders and the names of their first ImageNet weights, which the chapter uses.
 BUILDERS = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}
@@ -26,7 +26,7 @@ ZOO_WEIGHTS = "IMAGENET1K_V1"
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `backends.contract.Backend.build_models`."""
+    """See `common.contract.backend.Backend.build_models`."""
     pretrained = fine_tune = None
     if spec.weights != "none":
         pretrained = build_source(spec)
@@ -64,7 +64,7 @@ def build_source(spec: ExperimentSpec) -> nn.Module:
                 f"is no network, use --weights distilled, or put the file into {torch.hub.get_dir()}/checkpoints "
                 "(delete a damaged one there)"
             ) from error
-    checkpoint = weights.read_for(spec)
+    checkpoint = sources.read_for(spec)
     assert checkpoint is not None
     model = build_network(spec, num_classes=len(checkpoint.header.class_names))
     load_arrays(model, checkpoint.arrays)
@@ -137,7 +137,7 @@ class Adapter(nn.Module):
 
 
 def add_adapters(model: nn.Module, spec: ExperimentSpec) -> None:
-    """Put an adapter beside every convolution (common.lora)."""
+    """Put an adapter beside every convolution (common.network.lora)."""
     for layer in list(model.modules()):
         if isinstance(layer, nn.Conv2d):
             adapter = Adapter(layer.weight, spec.lora_rank, spec.lora_scale)
@@ -146,17 +146,17 @@ def add_adapters(model: nn.Module, spec: ExperimentSpec) -> None:
 
 
 def head_shape(model: nn.Module) -> tuple[int, ...]:
-    """See `backends.contract.Backend.head_shape`: (classes, features) in PyTorch."""
+    """See `common.contract.backend.Backend.head_shape`: (classes, features) in PyTorch."""
     return tuple(model.fc.weight.shape)
 
 
 def class_weight(model: nn.Module, index: int) -> NDArray:
-    """See `backends.contract.Backend.class_weight`."""
+    """See `common.contract.backend.Backend.class_weight`."""
     return model.fc.weight[index].detach().float().cpu().numpy().copy()
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """See `backends.contract.Backend.head_of`."""
+    """See `common.contract.backend.Backend.head_of`."""
     head = nn.Sequential(OrderedDict(fc=copy.deepcopy(model.fc)))
     head.uses_bf16 = model.uses_bf16
     return head

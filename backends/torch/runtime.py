@@ -9,15 +9,15 @@ import torch
 import torchvision
 from torch import distributed
 
-from backends.contract import Device
-from common import parallel, precision
-from common.errors import UserError
-from common.machine import available_cores
-from common.spec import ExperimentSpec
+from common.devices import precision, processes
+from common.devices.device import Device
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.system.machine import available_cores
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `backends.contract.Backend.prepare`.
+    """See `common.contract.backend.Backend.prepare`.
 
     Of several devices each has a process of its own, and these find each other here.
     """
@@ -42,7 +42,7 @@ def prepare(spec: ExperimentSpec) -> Device:
 
 def join(device: torch.device) -> None:
     """Meet the other processes, and leave them their part of the cores."""
-    world = parallel.world()
+    world = processes.world()
     # PyTorch would take a thread a core in every process. Never more than it has: this may be called again.
     torch.set_num_threads(min(torch.get_num_threads(), max(1, available_cores() // world.local_size)))
     if device.type == "cuda":
@@ -54,7 +54,7 @@ def join(device: torch.device) -> None:
 def find_device(spec: ExperimentSpec) -> torch.device:
     """The torch device that `spec.device` means, of several this process's; raises UserError where torch sees no GPU
     or too few, and where the processes do not fit the devices."""
-    world = parallel.world_of(spec)
+    world = processes.world_of(spec)
     available = torch.cuda.is_available()
     if spec.device == "gpu" and not available:
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
@@ -70,17 +70,17 @@ def find_device(spec: ExperimentSpec) -> torch.device:
 
 
 def versions() -> dict[str, str]:
-    """See `backends.contract.Backend.versions`."""
+    """See `common.contract.backend.Backend.versions`."""
     return {"torch": torch.__version__, "torchvision": torchvision.__version__}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `backends.contract.Backend.peak_gpu_memory`."""
+    """See `common.contract.backend.Backend.peak_gpu_memory`."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
 
 
 def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `backends.contract.Backend.make_product`."""
+    """See `common.contract.backend.Backend.make_product`."""
     device = find_device(spec)
     kind = torch.bfloat16 if spec.precision == "bf16" else parameter_type(spec)
     left, right = (torch.rand(side, side, device=device).to(kind) for _ in range(2))

@@ -18,23 +18,26 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import backends.torch
 from backends.torch.models import WholeBatchNorm
 from backends.torch.weights import named_parameters
-from common import fit, groups, parallel
-from common.fit import History, Watch
-from common.folder import ImageData
-from common.groups import Phase
-from common.loss import target_table
-from common.spec import ExperimentSpec
+from common.contract.results import History
+from common.contract.watch import Watch
+from common.data.folder import ImageData
+from common.devices import processes
+from common.method.loss import target_table
+from common.method.phases import Phase
+from common.network.stages import by_stage, stage_of
+from common.spec.experiment import ExperimentSpec
+from common.training import loop
 
 
 def train_fine_tuning(
     model: nn.Module, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
 ) -> History:
-    """See `backends.contract.Backend.train_fine_tuning`."""
-    return fit.fit(backends.torch, model, spec, data, param_group, watch)
+    """See `common.contract.backend.Backend.train_fine_tuning`."""
+    return loop.fit(backends.torch, model, spec, data, param_group, watch)
 
 
 class Trainer:
-    """See `backends.contract.Trainer`."""
+    """See `common.contract.backend.Trainer`."""
 
     def __init__(
         self, model: nn.Module, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -43,7 +46,7 @@ class Trainer:
         set_trained(model, phase)
         set_momentum(model, spec)
         self.optimizer = make_optimizer(model, spec, phase)
-        self.world = parallel.world_of(spec)
+        self.world = processes.world_of(spec)
         # Averages the gradients of the processes while they are computed. Statistics are the same in each.
         self.network = DistributedDataParallel(model, forward_sync_buffers=False) if spec.devices > 1 else model
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -52,10 +55,10 @@ class Trainer:
         self.correct = torch.zeros((), dtype=torch.int64, device=model.fc.weight.device)
 
     def train_step(self, images: Tensor, labels: Tensor, rate_factor: float = 1.0) -> None:
-        """See `backends.contract.Trainer.train_step`."""
+        """See `common.contract.backend.Trainer.train_step`."""
         shares = len(images) < len(labels)
         set_mode(self.model, self.phase, shares)
-        labels = labels[parallel.share(len(labels), self.world, self.spec.devices)].to(self.model.fc.weight.device)
+        labels = labels[processes.share(len(labels), self.world, self.spec.devices)].to(self.model.fc.weight.device)
         logits = forward(self.model, images, self.network)
         self.optimizer.zero_grad()
         loss = reduced_loss(logits, self.targets[labels], self.spec)
@@ -73,7 +76,7 @@ class Trainer:
         self.correct += (logits.argmax(dim=1) == labels).sum()
 
     def read_sums(self) -> tuple[float, int]:
-        """See `backends.contract.Trainer.read_sums`."""
+        """See `common.contract.backend.Trainer.read_sums`."""
         if self.spec.devices > 1:
             distributed.all_reduce(self.loss_sum)
             distributed.all_reduce(self.correct)
@@ -86,7 +89,7 @@ class Trainer:
 def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torch.optim.Optimizer:
     """An optimizer with a parameter group for each trained stage; raises RuntimeError for a parameter in none."""
     parameters = named_parameters(model)
-    stages = groups.by_stage(filter(phase.trains, parameters))
+    stages = by_stage(filter(phase.trains, parameters))
     parameter_groups = [
         {
             "params": [parameters[name] for name in stages[stage]],
@@ -128,7 +131,7 @@ def set_mode(model: nn.Module, phase: Phase, shares: bool = False) -> None:
         if isinstance(layer, WholeBatchNorm):
             layer.shares = shares
         # requires_grad = False does not stop BatchNorm from updating its statistics; evaluation mode does.
-        if isinstance(layer, nn.BatchNorm2d) and groups.stage_of(name) in phase.frozen_statistics:
+        if isinstance(layer, nn.BatchNorm2d) and stage_of(name) in phase.frozen_statistics:
             layer.eval()
 
 
@@ -146,7 +149,7 @@ def gradients(
     labels: Tensor,
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
-    """See `backends.contract.Backend.gradients`."""
+    """See `common.contract.backend.Backend.gradients`."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     set_trained(model, phase)
     set_mode(model, phase)
@@ -162,7 +165,7 @@ def gradients(
 
 @torch.no_grad()
 def logits(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
-    """See `backends.contract.Backend.logits`."""
+    """See `common.contract.backend.Backend.logits`."""
     model.eval()
     return of_all_processes(forward(model, images)).cpu().numpy()
 
@@ -180,7 +183,7 @@ def forward(model: nn.Module, images: Tensor, part: nn.Module | None = None) -> 
 
 
 def feature_extractor(model: nn.Module) -> Callable[[Tensor], NDArray[np.float32]]:
-    """See `backends.contract.Backend.feature_extractor`."""
+    """See `common.contract.backend.Backend.feature_extractor`."""
     folded = copy.deepcopy(model).eval()
     fold_batch_norm(folded)
     # torchvision's ResNet calls its children in their order; the last is the head.
@@ -206,8 +209,8 @@ def fold_batch_norm(model: nn.Module) -> None:
 
 def of_all_processes(rows: Tensor) -> Tensor:
     """The rows that each process computed of its equal share of a batch, in the order of the batch."""
-    if parallel.world().size == 1:
+    if processes.world().size == 1:
         return rows
-    gathered = rows.new_empty(parallel.world().size * len(rows), *rows.shape[1:])
+    gathered = rows.new_empty(processes.world().size * len(rows), *rows.shape[1:])
     distributed.all_gather_into_tensor(gathered, rows.contiguous())
     return gathered

@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from common import lora
-from common.weights import Arrays
+from common.network import lora
+from common.network.weights import Arrays
 
 
 def to_arrays(model: nn.Module) -> Arrays:
-    """See `backends.contract.Backend.to_arrays`."""
+    """See `common.contract.backend.Backend.to_arrays`."""
     # Where there is an adapter, a layer's `weight` is the merged one.
     merged = {name: attrgetter(name)(model) for name in named_tensors(model) if not lora.is_adapter(name)}
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in merged.items()}
 
 
 def load_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `backends.contract.Backend.load_arrays`."""
+    """See `common.contract.backend.Backend.load_arrays`."""
     tensors = named_tensors(model)
     with torch.no_grad():
         for name, array in lora.complete(arrays, tensors).items():

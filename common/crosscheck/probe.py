@@ -8,20 +8,22 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common import description, groups, imagenet, pipeline, resnet, schedules
+from common.batches import shared
+from common.contract.backend import Backend
+from common.contract.watch import Quiet
 from common.crosscheck.scenarios import Scenario, sample
-from common.files import write_atomically
-from common.fit import Quiet
-from common.folder import ImageData
-from common.spec import ExperimentSpec
-
-if TYPE_CHECKING:
-    from backends.contract import Backend
+from common.data.folder import ImageData
+from common.method import phases, schedules
+from common.network import imagenet, resnet, sources
+from common.preprocessing import transforms
+from common.runs import description
+from common.spec.experiment import ExperimentSpec
+from common.system.files import write_atomically
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -44,9 +46,9 @@ def probe(
 
 def shared_batches(spec: ExperimentSpec, data: ImageData) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Full batches of the shared pipeline, epoch after epoch."""
-    transform = pipeline.transform_for(spec)
+    transform = transforms.transform_for(spec)
     for epoch in itertools.count(1):
-        for images, labels in pipeline.train_batches(spec, transform, data.train, epoch):
+        for images, labels in shared.train_batches(spec, transform, data.train, epoch):
             if len(labels) == spec.batch_size:
                 yield images, labels
 
@@ -56,7 +58,7 @@ def describe(
 ) -> tuple[dict[str, Any], Arrays]:
     """Shapes, counts and names, the hot-dog row, and the source network's logits on one batch (zero-shot)."""
     models = backend.build_models(spec)
-    names = imagenet.source_class_names(spec)
+    names = sources.source_class_names(spec)
     index = imagenet.hotdog_index(names)
     counts = description.count_parameters(spec, backend, models.fine_tune)
     facts = {
@@ -87,7 +89,7 @@ def first_batch(backend: Backend, spec: ExperimentSpec, batch: tuple[NDArray[Any
     arrays: Arrays = {"logits": backend.logits(model, images)}
     for mode in ("train", "frozen"):
         changed = spec.replace(batch_norm=mode)
-        (phase,) = groups.phases(changed)
+        (phase,) = phases.phases(changed)
         for name, gradient in backend.gradients(model, changed, phase, images, labels).items():
             arrays[f"gradient, {mode}/{name}"] = sample(gradient)
     return arrays
@@ -100,12 +102,12 @@ def lockstep(
     spec = scenario.spec(base)
     models = backend.build_models(spec)
     model = models.scratch if spec.strategy == "scratch" else models.fine_tune
-    phases = groups.phases(spec)
+    chosen = phases.phases(spec)
     losses = []
-    for number, phase in enumerate(phases):
+    for number, phase in enumerate(chosen):
         # As if one class had 1 image and the next 2, for balanced weights are to differ whatever the data.
         trainer = backend.Trainer(model, spec, phase, range(1, spec.classes + 1))
-        share = batches[number * len(batches) // len(phases) : (number + 1) * len(batches) // len(phases)]
+        share = batches[number * len(batches) // len(chosen) : (number + 1) * len(batches) // len(chosen)]
         for step, (images, labels) in enumerate(share):
             trainer.train_step(*backend.from_shared(images, labels), schedules.factor(spec, step, len(share)))
             losses.append(trainer.read_sums()[0] / len(labels))

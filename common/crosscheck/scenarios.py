@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.spec import ExperimentSpec
+from common.spec.experiment import ExperimentSpec
 
 # The backend whose float64 run is the yardstick.
 YARDSTICK_BACKEND = "torch"

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.files import write_atomically
-from common.record import RunRecord
 from common.report import page, pictures, runs
 from common.report.collect import collect
+from common.runs.record import RunRecord
+from common.system.files import write_atomically
 
 
 def build(

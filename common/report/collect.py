@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from common.record import RunRecord, now
 from common.report import predictions, runs, statistics, wording
 from common.report.predictions import Answers
+from common.runs.record import RunRecord
+from common.system.errors import UserError
+from common.system.machine import now
 
 REPORT_VERSION = 1
 METRICS = ("test_accuracy", "test_loss", "train_accuracy", "loss")

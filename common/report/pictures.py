@@ -9,12 +9,13 @@ from pathlib import Path
 
 from PIL import ImageOps
 
-from common import datasets
-from common.errors import UserError
-from common.folder import ImageData
-from common.images import UnreadableImage, open_rgb
-from common.record import RunRecord
+from common.data import datasets
+from common.data.folder import ImageData
+from common.data.images import UnreadableImage, open_rgb
 from common.report.collect import plain
+from common.runs.record import RunRecord
+from common.system import caches
+from common.system.errors import UserError
 
 SIDE = 160
 """Pixels of a thumbnail's longer side, which the page shows smaller."""
@@ -43,7 +44,7 @@ def find_data(records: Sequence[RunRecord]) -> ImageData | None:
 
 
 def _downloaded(sha1: str | None) -> bool:
-    return (datasets.cache_folder() / "unpacked" / (sha1 or datasets.HOTDOG_SHA1).lower()).is_dir()
+    return (caches.cache_folder() / "unpacked" / (sha1 or datasets.HOTDOG_SHA1).lower()).is_dir()
 
 
 def thumbnails(data: ImageData, names: Iterable[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from common.record import PREDICTIONS, RunRecord
+from common.runs.record import PREDICTIONS, RunRecord
 
 SHOWN_DISAGREEMENTS = 24
 SHOWN_MISTAKES = 12

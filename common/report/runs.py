@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import backends
-from common.record import RunRecord
 from common.report import statistics
-from common.spec import Strategy
+from common.runs.record import RunRecord
+from common.spec.experiment import Strategy
+from common.spec.names import BACKENDS
 
 STRATEGIES: tuple[str, ...] = typing.get_args(Strategy)
 
@@ -127,7 +127,7 @@ def key_of(record: RunRecord) -> tuple[str, str]:
 
 def backend_order(name: str) -> int:
     """Frameworks in the order in which the project names them."""
-    return backends.NAMES.index(name)
+    return BACKENDS.index(name)
 
 
 def in_words(field: str) -> str:

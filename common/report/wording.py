@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import backends
-from common.record import RunRecord, differences
 from common.report import runs, statistics
+from common.runs.record import RunRecord, differences
+from common.spec.names import BACKENDS
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -213,7 +213,7 @@ def _all_or_named(found: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str
 def _frameworks(names: Sequence[str]) -> str:
     if len(names) < 3:
         return listed(names)
-    return f"all {_count(len(names))} {'frameworks' if set(names) <= set(backends.NAMES) else 'series'}"
+    return f"all {_count(len(names))} {'frameworks' if set(names) <= set(BACKENDS) else 'series'}"
 
 
 def _none_of(names: Sequence[str]) -> str:

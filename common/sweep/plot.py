@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.errors import UserError
 from common.sweep.study import Result
 from common.sweep.vary import Value, Variable
+from common.system.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

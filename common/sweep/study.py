@@ -19,11 +19,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from common.errors import UserError
-from common.fit import Diverged, EpochMetrics, Stopped
-from common.record import RunRecord
-from common.spec import ExperimentSpec
+from common.contract.results import EpochMetrics
+from common.contract.watch import Stopped
+from common.runs.record import RunRecord
+from common.spec.experiment import ExperimentSpec
 from common.sweep.vary import Value, Variable, grid, with_values
+from common.system.errors import UserError
+from common.training.loop import Diverged
 
 Sampler = Literal["grid", "random", "tpe"]
 Outcome = Literal["complete", "diverged", "pruned", "interrupted", "failed", "running"]

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from common.errors import UserError
-from common.spec import ExperimentSpec, StageMultiples
+from common.spec.experiment import ExperimentSpec, StageMultiples
+from common.system.errors import UserError
 
 Value = str | int | float | bool
 # How many points a grid has along a range that does not say.

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import backends
-from backends.contract import Backend, Models
-from common import groups
-from common.groups import Phase
-from common.spec import ExperimentSpec
+from common.contract.backend import Backend, Models
+from common.method import phases
+from common.method.phases import Phase
+from common.spec.experiment import ExperimentSpec
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def batch(backend: Backend, numpy_batch: tuple[Any, Any]) -> tuple[Any, Any]:
 
 def only_phase(spec: ExperimentSpec, **changes: Any) -> Phase:
     """The phase of an experiment that has one."""
-    (phase,) = groups.phases(spec.replace(**changes))
+    (phase,) = phases.phases(spec.replace(**changes))
     return phase
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from common import imagenet, lora
 from common.crosscheck import compare, probe, scenarios
 from common.crosscheck.compare import Probe
-from common.errors import RunError
-from common.folder import ImageData
-from common.spec import ExperimentSpec
+from common.data.folder import ImageData
+from common.network import imagenet, lora
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import RunError
 
 NAMES = ("sgd, sum", "strong decay", "cosine, momentum", "weighted and smoothed", "lora, sgd")
 SCENARIOS = tuple(s for s in scenarios.SCENARIOS if s.name in NAMES)
@@ -224,9 +224,10 @@ def test_other_adapters(monkeypatch, failures, fault) -> None:
 
 @pytest.mark.parametrize("split", ["train_batches", "test_batches"])
 def test_dropped_last_batch(monkeypatch, examine, split) -> None:
-    from common import fit
+    from common.training import evaluation, loop
 
-    whole = getattr(fit, split)
-    monkeypatch.setattr(fit, split, lambda *arguments: list(whole(*arguments))[:-1])
+    module = loop if split == "train_batches" else evaluation
+    whole = getattr(module, split)
+    monkeypatch.setattr(module, split, lambda *arguments: list(whole(*arguments))[:-1])
     with pytest.raises(RunError, match="of 22 training|of 14 test"):
         examine()

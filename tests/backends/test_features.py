@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.fit import Quiet
+from common.contract.watch import Quiet
 from tests.backends.conftest import largest_difference
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")

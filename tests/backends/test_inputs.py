@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.contract import Backend
-from common import pipeline
-from common.folder import ImageData, Sample
-from common.pipeline import Transform
-from common.spec import ExperimentSpec
+from common.batches import shared
+from common.contract.backend import Backend
+from common.data.folder import ImageData, Sample
+from common.preprocessing.transforms import Transform
+from common.spec.experiment import ExperimentSpec
 
 CAFFE_LIKE = {"channel_order": "BGR", "scale": 1.0, "mean": (103.9, 116.8, 123.7), "std": (1.0, 1.0, 1.0)}
 
@@ -50,7 +50,7 @@ def squares(tmp_path) -> tuple[Sample, ...]:
 
 
 def test_shared_batches_keep_their_pixels(backend: Backend, spec, pictures: ImageData) -> None:
-    for images, labels in pipeline.test_batches(spec, transform(), pictures.test):
+    for images, labels in shared.test_batches(spec, transform(), pictures.test):
         taken, taken_labels = backend.from_shared(images, labels)
         np.testing.assert_array_equal(channels_last(taken, 64), images)
         np.testing.assert_array_equal(as_numpy(taken_labels), labels)
@@ -65,8 +65,7 @@ def test_native_test_images_equal_the_shared_ones(backend, spec, squares, test_r
     assert [len(as_numpy(labels)) for _, labels in native] == [2, 2, 1]
     images = np.concatenate([channels_last(images, 64) for images, _ in native])
     labels = np.concatenate([as_numpy(labels) for _, labels in native])
-    shared = list(pipeline.test_batches(changed, chosen, squares))
-    expected = np.concatenate([images for images, _ in shared])
+    expected = np.concatenate([images for images, _ in shared.test_batches(changed, chosen, squares)])
     # One rounding of float32 in another order of the same operations.
     np.testing.assert_allclose(images, expected, atol=2e-6 * np.abs(expected).max())
     np.testing.assert_array_equal(labels, [sample.label for sample in squares])
@@ -116,5 +115,5 @@ def test_without_random_crop_and_flip_native_training_images_are_the_test_images
     chosen = transform(train_crop=train_crop, flip=False, image_size=size)
     images = [images for images, _ in backend.native_train_batches(spec, chosen, squares, 1)]
     shown = sorted(channels_last(np.concatenate([as_numpy(i) for i in images]), size).sum((1, 2, 3)).tolist())
-    expected = [images for images, _ in pipeline.test_batches(spec, chosen, squares)]
+    expected = [images for images, _ in shared.test_batches(spec, chosen, squares)]
     np.testing.assert_allclose(shown, sorted(np.concatenate(expected).sum((1, 2, 3)).tolist()), rtol=1e-4, atol=1e-2)

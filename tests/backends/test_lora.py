@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common import groups, lora, resnet, weights
-from common.spec import MODELS_BY_BACKEND, ExperimentSpec, StageMultiples
+from common.network import lora, resnet, weights
+from common.network.stages import stage_of
+from common.spec.experiment import MODELS_BY_BACKEND, ExperimentSpec, StageMultiples
 from tests.backends.conftest import largest_difference, only_phase
 
 RATE, DECAY = 1e-2, 0.1
@@ -50,7 +51,7 @@ def test_three_steps_follow_the_definition(backend, lora_spec, batch, optimizer)
             assert (step == 0 and name.endswith("lora_a")) != gradient.any(), name
             kept = 0.9 if optimizer == "momentum" else 0.0
             buffers[name] = kept * buffers[name] + gradient + DECAY * arrays[name]
-            arrays[name] = arrays[name] - RATE * phase.multiples[groups.stage_of(name)] * buffers[name]
+            arrays[name] = arrays[name] - RATE * phase.multiples[stage_of(name)] * buffers[name]
     # alpha / rank = 2.
     expected, found = lora.merge(arrays, 2.0), backend.to_arrays(model)
     for name, array in found.items():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backends.contract import Backend, Models
-from common import imagenet, resnet, weights
-from common.errors import UserError
-from common.spec import MODELS_BY_BACKEND, ExperimentSpec
+from common.contract.backend import Backend, Models
+from common.network import imagenet, resnet, sources, weights
+from common.spec.experiment import MODELS_BY_BACKEND, ExperimentSpec
+from common.system.errors import UserError
 from tests.backends.conftest import largest_difference, only_phase
 
 
@@ -18,7 +18,7 @@ def test_head_shapes(backend: Backend, models: Models) -> None:
 
 
 def test_hotdog_row_is_that_of_class_934(backend: Backend, models: Models) -> None:
-    stored = weights.read(weights.DISTILLED).arrays["fc.weight"]
+    stored = weights.read(sources.DISTILLED).arrays["fc.weight"]
     row = backend.class_weight(models.pretrained, imagenet.hotdog_index(imagenet.class_names()))
     assert row.shape == (512,)
     np.testing.assert_array_equal(row, stored[934])
@@ -27,7 +27,7 @@ def test_hotdog_row_is_that_of_class_934(backend: Backend, models: Models) -> No
 
 def test_source_has_the_numbers_of_the_file(backend: Backend, models: Models) -> None:
     arrays = backend.to_arrays(models.pretrained)
-    stored = weights.read(weights.DISTILLED).arrays
+    stored = weights.read(sources.DISTILLED).arrays
     assert list(arrays) == list(resnet.shapes("resnet18"))
     for name, array in arrays.items():
         assert array.dtype == np.float32, name

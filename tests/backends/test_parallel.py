@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from backends.contract import Backend
-from common.errors import RunError, UserError
-from common.folder import ImageData
+from common.contract.backend import Backend
+from common.data.folder import ImageData
+from common.system.errors import RunError, UserError
 from scripts.comparing import visible_gpus
 from tests.parallel_process import EXPERIMENTS, ROOT, run_experiment, run_processes, small_spec
 

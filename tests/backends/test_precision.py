@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common import fit
-from common.spec import ExperimentSpec
+from common.contract.watch import Quiet
+from common.spec.experiment import ExperimentSpec
 from tests.backends.conftest import largest_difference, only_phase
 
 # bfloat16 has 8 bits, so a product is off by 0.4 %; twenty layers in a row, normalised in between, stay near that.
@@ -63,7 +63,7 @@ def test_parameters_and_statistics_stay_float32(backend, models, spec, low, batc
 def test_the_whole_loop_trains_in_bf16(backend, low, pictures) -> None:
     changed = low.replace(epochs=1)
     model = backend.build_models(changed).fine_tune
-    history = backend.train_fine_tuning(model, changed, pictures, watch=fit.Quiet())
+    history = backend.train_fine_tuning(model, changed, pictures, watch=Quiet())
     assert history.test.logits.dtype == np.float32
     assert np.isfinite(history.epochs[0].loss)
 

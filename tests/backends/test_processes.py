@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from common import experiment
-from common.fit import Silent
-from common.folder import ImageData
+from common.contract.watch import Silent
+from common.data.folder import ImageData
 from tests.parallel_process import SECONDS, small_spec
+from tests.run_experiment import run_experiment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHANGES = {"learning_rate": 1e-3, "loss_reduction": "mean", "epochs": 2}
@@ -61,7 +61,7 @@ def test_a_run_starts_its_processes_and_leaves_one_record(pictures, tmp_path) ->
         "model.safetensors", "predictions.npz", "record.json",
     ]  # fmt: skip
     spec = small_spec(data=str(pictures.root), **CHANGES)
-    one = experiment.run(spec, tmp_path / "one", Silent())
+    one = run_experiment(spec, tmp_path / "one", Silent())
     for epoch, expected in zip(two["epochs"], one.epochs, strict=True):
         # See tests/backends/test_parallel.py.
         assert epoch["loss"] == pytest.approx(expected.loss, rel=2e-5)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.contract import Backend
-from common import fit, pipeline
-from common.fit import Quiet
-from common.folder import ImageData
-from common.resident import ResidentImages
-from common.spec import ExperimentSpec
+from common.batches import shared
+from common.batches.resident import ResidentImages
+from common.contract.backend import Backend
+from common.contract.watch import Quiet
+from common.data.folder import ImageData
+from common.spec.experiment import ExperimentSpec
+from common.training import loop
 from tests.backends.conftest import largest_difference
 from tests.backends.test_inputs import CAFFE_LIKE, as_numpy, transform
 
@@ -39,12 +40,12 @@ def test_batches_are_the_shared_pipelines(
     chosen = transform(train_crop=train_crop, test_resize=test_resize, **colours)
     changed = spec.replace(pipeline="resident", batch_size=4, device=device)
     backend.prepare(changed)
-    source, shared = ResidentImages(backend, changed, chosen, odd_sizes), pipeline.ImageSource()
+    source, usual = ResidentImages(backend, changed, chosen, odd_sizes), shared.ImageSource()
     pairs = [
         (source.train_batches(changed, chosen, odd_sizes.train, 1),
-         shared.train_batches(changed, chosen, odd_sizes.train, 1)),
+         usual.train_batches(changed, chosen, odd_sizes.train, 1)),
         (source.test_batches(changed, chosen, odd_sizes.test),
-         shared.test_batches(changed, chosen, odd_sizes.test)),
+         usual.test_batches(changed, chosen, odd_sizes.test)),
     ]  # fmt: skip
     for found, wanted in pairs:
         for (places, labels), (images, wanted_labels) in zip(found, wanted, strict=True):
@@ -67,7 +68,7 @@ def test_training_gives_the_numbers_of_the_shared_pipeline(backend, spec, pictur
         changed = spec.replace(pipeline=name, strategy=strategy, epochs=1, device=device, **changes)
         backend.prepare(changed)
         model = backend.build_models(changed).fine_tune
-        histories.append(fit.fit(backend, model, changed, pictures, watch=Quiet()))
+        histories.append(loop.fit(backend, model, changed, pictures, watch=Quiet()))
     one, other = histories
     # Two roundings of a normalised pixel, through a forward pass and three steps.
     assert one.epochs[0].loss == pytest.approx(other.epochs[0].loss, rel=1e-5)

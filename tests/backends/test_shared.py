@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import backends
-from common import lora, pipeline, resnet
-from common.pipeline import Transform
+from common.network import lora, resnet
+from common.preprocessing import crops, draws
+from common.preprocessing.transforms import Transform
 
 TRANSFORM = Transform(
     64, 72, "random_resized_crop", "short_side", True, "RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,14 +37,16 @@ def test_initial_adapters_are_the_same_everywhere() -> None:
 def test_pixels_are_the_same_everywhere() -> None:
     pixels = np.add.outer(np.arange(90) * 7, np.arange(120) * 5)[..., None] * np.array([1, 2, 3]) % 256
     image = Image.fromarray(pixels.astype(np.uint8))
-    digest = hashlib.sha256(pipeline.test_image(image, TRANSFORM).tobytes())
+    digest = hashlib.sha256(crops.test_image(image, TRANSFORM).tobytes())
     for epoch in range(1, 4):
-        digest.update(pipeline.train_image(image, TRANSFORM, 0, epoch, 5).tobytes())
-        digest.update(pipeline.epoch_order(100, 0, epoch).tobytes())
+        digest.update(crops.train_image(image, TRANSFORM, 0, epoch, 5).tobytes())
+        digest.update(draws.epoch_order(100, 0, epoch).tobytes())
     assert digest.hexdigest() == "9b3cd3612ce5588d644e60ea33dfcc5070dee568c43dbafaa67c7dbffc8eb542"
 
 
-@pytest.mark.parametrize("module", ["common.experiment", "common.record", "scripts.options", "scripts.display"])
+@pytest.mark.parametrize(
+    "module", ["common.runs.experiment", "common.runs.record", "scripts.options", "scripts.display"]
+)
 def test_common_and_scripts_import_no_framework(module: str) -> None:
     """In an environment that has one."""
     frameworks = {name for modules in backends.REQUIRED_MODULES.values() for name in modules}

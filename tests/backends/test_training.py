@@ -7,9 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common import fit, groups, imagenet, pipeline, resnet, selection, source_classes
-from common.fit import Quiet, Watch
-from common.spec import StageMultiples
+from common.batches import shared
+from common.contract.results import Predictions
+from common.contract.watch import Quiet, Watch
+from common.data import splits
+from common.method import phases
+from common.network import imagenet, resnet, source_classes
+from common.network.stages import STAGES, stage_of
+from common.preprocessing import transforms
+from common.spec.experiment import StageMultiples
+from common.training import evaluation, loop, selection
 from tests.backends.conftest import largest_difference, only_phase
 
 
@@ -33,7 +40,7 @@ def test_sgd_moves_each_stage_by_its_own_rate(backend, models, spec, batch, stra
     train(backend, model, changed, batch)
     after = backend.to_arrays(model)
     for name in before:
-        multiple = phase.multiples[groups.stage_of(name)]
+        multiple = phase.multiples[stage_of(name)]
         if resnet.is_statistic(name):
             continue
         assert (name in gradients) == (multiple > 0), name
@@ -47,7 +54,7 @@ def test_sgd_moves_each_stage_by_its_own_rate(backend, models, spec, batch, stra
 
 
 def test_param_group_false_trains_everything_at_one_rate(spec) -> None:
-    (phase,) = groups.phases(spec, param_group=False)
+    (phase,) = phases.phases(spec, param_group=False)
     assert set(phase.multiples.values()) == {1.0}
 
 
@@ -67,7 +74,7 @@ def test_optimizers_follow_the_definitions(backend, models, spec, batch, optimiz
         trainer.train_step(*batch, factor)
         after = backend.to_arrays(model)
         for name in names:
-            rate = factor * 1e-4 * phase.multiples[groups.stage_of(name)]
+            rate = factor * 1e-4 * phase.multiples[stage_of(name)]
             gradient = gradients[name].astype(np.float64) + 0.1 * before[name]
             if optimizer == "momentum":
                 first[name] = 0.9 * first[name] + gradient
@@ -150,9 +157,9 @@ def test_weights_and_smoothing_change_the_step_and_not_the_reported_loss(backend
     ("changes", "still"),
     [
         ({"batch_norm": "train"}, set()),
-        ({"batch_norm": "frozen"}, set(groups.STAGES)),
+        ({"batch_norm": "frozen"}, set(STAGES)),
         ({"batch_norm": "frozen_early"}, {"stem", "layer1", "layer2"}),
-        ({"strategy": "feature-extraction"}, set(groups.STAGES)),
+        ({"strategy": "feature-extraction"}, set(STAGES)),
         ({"strategy": "partial", "partial_stages": 1}, {"stem", "layer1", "layer2", "layer3"}),
         # A frozen parameter does not freeze its stage's statistics.
         ({"stage_multiples": StageMultiples(0, 0, 0, 0, 0)}, set()),
@@ -164,7 +171,7 @@ def test_statistics_move_only_where_they_should(backend, models, spec, batch, ch
     after = backend.to_arrays(models.fine_tune)
     for name in filter(resnet.is_statistic, before):
         moved = not np.array_equal(before[name], after[name])
-        assert moved == (groups.stage_of(name) not in still), name
+        assert moved == (stage_of(name) not in still), name
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9, 0.01])
@@ -203,14 +210,14 @@ def test_gradient_matches_finite_differences(backend, models, spec, batch) -> No
     losses = []
     for sign in (-1, 1):
         backend.load_arrays(models.fine_tune, {"fc.weight": before + np.float32(sign * step) * gradient})
-        losses.append(fit.Predictions(backend.logits(models.fine_tune, batch[0]), labels.astype(np.int64)).loss)
+        losses.append(Predictions(backend.logits(models.fine_tune, batch[0]), labels.astype(np.int64)).loss)
     slope = (losses[1] - losses[0]) / (2 * step)
     assert slope == pytest.approx(np.sum(gradient.astype(np.float64) ** 2), rel=1e-2)
 
 
 def test_sums_count_every_example_once(backend, models, spec, batch) -> None:
     """With frozen statistics training sees the same logits as evaluation does."""
-    predictions = fit.Predictions(backend.logits(models.fine_tune, batch[0]), np.array([0, 1, 1, 0, 1, 0, 0, 1]))
+    predictions = Predictions(backend.logits(models.fine_tune, batch[0]), np.array([0, 1, 1, 0, 1, 0, 0, 1]))
     changed = spec.replace(batch_norm="frozen")
     trainer = backend.Trainer(models.fine_tune, changed, only_phase(changed))
     trainer.train_step(*batch)
@@ -264,17 +271,17 @@ def test_dropped_last_batches_do_not_count(backend, models, spec, pictures, pipe
 
 
 def test_warm_up_trains_the_head_first(backend, models, spec, pictures) -> None:
-    phases = []
+    seen = []
 
     class Note(Watch):
         def on_epoch(self, metrics, predictions) -> None:
-            phases.append(metrics.phase)
+            seen.append(metrics.phase)
             arrays.append(backend.to_arrays(models.fine_tune))
 
     arrays = [backend.to_arrays(models.fine_tune)]
     changed = spec.replace(strategy="warm-up", warm_up_epochs=1)
     backend.train_fine_tuning(models.fine_tune, changed, pictures, watch=Note())
-    assert phases == ["head", "everything"]
+    assert seen == ["head", "everything"]
     start, head, everything = arrays
     for name in start:
         np.testing.assert_equal(np.array_equal(start[name], head[name]), not name.startswith("fc"), err_msg=name)
@@ -294,14 +301,14 @@ def test_the_best_epoch_is_put_back(backend, models, spec, pictures, monkeypatch
 
     monkeypatch.setattr(selection.Selection, "see", second_is_best)
     changed = spec.replace(keep="best", validation=0.3, epochs=3)
-    data = selection.split(pictures, changed)
+    data = splits.split(pictures, changed)
     history = backend.train_fine_tuning(models.fine_tune, changed, data, watch=Note())
     assert history.kept_epoch == 2
     for name, array in backend.to_arrays(models.fine_tune).items():
         np.testing.assert_array_equal(array, after[1][name], err_msg=name)
     assert not np.array_equal(after[1]["fc.weight"], after[2]["fc.weight"])
-    transform = pipeline.transform_for(changed)
-    again = fit.predict(backend, models.fine_tune, changed, transform, data.test, Quiet(), pipeline.ImageSource())
+    transform = transforms.transform_for(changed)
+    again = evaluation.predict(backend, models.fine_tune, changed, transform, data.test, Quiet(), shared.ImageSource())
     np.testing.assert_array_equal(again.logits, history.test.logits)
 
 
@@ -319,7 +326,7 @@ def test_a_head_of_source_rows_says_what_the_source_says(backend, models, spec, 
 
 
 def test_divergence_is_said(backend, models, spec, pictures) -> None:
-    with pytest.raises(fit.Diverged, match="learning-rate"):
+    with pytest.raises(loop.Diverged, match="learning-rate"):
         backend.train_fine_tuning(models.fine_tune, spec.replace(learning_rate=1e6), pictures, watch=Quiet())
 
 

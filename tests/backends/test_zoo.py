@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.contract import Backend
-from common import resnet
-from common.errors import UserError
-from common.spec import ExperimentSpec
-from common.weights import Arrays, to_channels_last
+from common.contract.backend import Backend
+from common.network import resnet
+from common.network.weights import Arrays, to_channels_last
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 # The networks whose weights each framework's zoo has for us.
 ZOO = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.folder import read_folder
+from common.data.folder import read_folder
 from common.report import build
 from tests.browser.conftest import Watched
 from tests.common.report_runs import Runs, add_grid, made_up_data, write_photographs

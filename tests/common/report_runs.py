@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common import record
-from common.fit import EpochMetrics, Predictions
-from common.folder import ImageData, Sample
-from common.record import RunRecord
+from common.contract.results import EpochMetrics, Predictions
+from common.data.folder import ImageData, Sample
 from common.report import build
-from common.spec import ExperimentSpec
+from common.runs import record
+from common.runs.predictions import write_predictions
+from common.runs.record import RunRecord
+from common.spec.experiment import ExperimentSpec
 
 CLASSES = ("hotdog", "not-hotdog")
 
@@ -95,12 +96,12 @@ class Runs:
         path = self.folder / f"{len(self.records)}-{experiment.backend}-{experiment.strategy}" / record.RECORD
         record.write_record(path.parent, run)
         if complete:
-            record.write_predictions(path.parent, found, self.data)
+            write_predictions(path.parent, found, self.data)
         self.records[path] = record.read_record(path)
         return path
 
     def describe_data(self) -> dict[str, Any]:
-        """As `common.record.describe_data` does, also of files that exist nowhere."""
+        """As `common.runs.record.describe_data` does, also of files that exist nowhere."""
         if self.data.root.exists():
             return record.describe_data(self.data)
         names = "\n".join([self.data.name, *self.data.classes, *(sample.name for sample in self.data.test)])

@@ -7,14 +7,15 @@ import dataclasses
 import pytest
 
 import backends
-from common import auto, experiment, groups
-from common.errors import UserError
-from common.fit import Quiet
-from common.folder import ImageData
-from common.spec import ExperimentSpec, StageMultiples
+from common.contract.watch import Quiet
+from common.data.folder import ImageData
+from common.method import auto, phases
+from common.spec.experiment import ExperimentSpec, StageMultiples
+from common.system.errors import UserError
 from tests.common.test_experiment import read_checked
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 
 def with_images(data: ImageData, per_class: int) -> ImageData:
@@ -42,7 +43,7 @@ def test_the_table(pictures, domain, images, strategy, rates) -> None:
     resolved, choice = auto.resolve(spec, with_images(pictures, images))
     assert resolved.strategy == choice.strategy == strategy
     assert choice.images_per_class == images
-    (phase,) = groups.phases(resolved)
+    (phase,) = phases.phases(resolved)
     found = [resolved.learning_rate * phase.multiples[stage] for stage in ("layer1", "layer4", "head")]
     assert found == pytest.approx(rates)
     assert (resolved.optimizer, resolved.loss_reduction, resolved.batch_size) == ("adam", "mean", 32)
@@ -63,7 +64,7 @@ def test_what_the_user_names_stays(pictures) -> None:
 
 def test_auto_is_no_strategy_by_itself() -> None:
     with pytest.raises(UserError, match="--strategy"):
-        groups.phases(ExperimentSpec(strategy="auto"))
+        phases.phases(ExperimentSpec(strategy="auto"))
 
 
 def test_five_classes_from_auto_to_record(monkeypatch, tmp_path) -> None:
@@ -83,7 +84,7 @@ def test_five_classes_from_auto_to_record(monkeypatch, tmp_path) -> None:
         data=str(root), strategy="auto", image_size=64, epochs=2, workers=0, class_weights="balanced",
         label_smoothing=0.1, validation=0.25, keep="best",
     )  # fmt: skip
-    experiment.run(spec, tmp_path / "out", Note())
+    run_experiment(spec, tmp_path / "out", Note())
     read = read_checked(tmp_path / "out")
     # 19 of 28 images train: 4 of each class, 3 roses.
     assert read.data["train_images"] == 19

@@ -10,26 +10,28 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import bench, resnet, tab
-from common.bench import Case, Result
-from common.datasets import cache_folder
-from common.errors import RunError, UserError
-from common.folder import ImageData
-from common.spec import ExperimentSpec
+import backends
+from common.bench import chapter, measurement
+from common.bench.measurement import Case, Result
+from common.data.folder import ImageData
+from common.network import resnet
+from common.spec.experiment import ExperimentSpec
+from common.system.caches import cache_folder
+from common.system.errors import RunError, UserError
 from tests.fake_backend import FakeBackend
 
 
 def test_every_slice_runs_once_for_nothing_and_then_in_every_round() -> None:
     calls: list[str] = []
 
-    def piece(name: str, seconds: float) -> bench.Slice:
+    def piece(name: str, seconds: float) -> measurement.Slice:
         def do() -> tuple[int, float]:
             calls.append(name)
             return 6, seconds * len(calls)
 
         return do
 
-    rates = bench.measure({"a": piece("a", 1.0), "b": piece("b", 2.0)}, repeats=2)
+    rates = measurement.measure({"a": piece("a", 1.0), "b": piece("b", 2.0)}, repeats=2)
     # The second round goes backwards.
     assert calls == ["a", "b", "a", "b", "b", "a"]
     assert rates == {"a": [6 / 3, 6 / 6], "b": [6 / 8, 6 / 10]}
@@ -45,7 +47,7 @@ def result() -> Result:
         Case("train", "input", "fp32", [500.0, 600.0, 700.0]),
         Case("product", "product", "bf16", [1.0, 2.0, 4.0]),
     ]
-    return Result(224, 8, 32, 32, 2 * bench.PRODUCT_SIDE**3 // 300, cases)
+    return Result(224, 8, 32, 32, 2 * measurement.PRODUCT_SIDE**3 // 300, cases)
 
 
 def test_ratios_are_medians_within_rounds(result: Result) -> None:
@@ -87,13 +89,13 @@ def test_operations_at_odd_sizes() -> None:
 
 
 def test_images_are_linked_in_full_batches(pictures: ImageData, tmp_path: Path) -> None:
-    linked = bench.link_images(pictures, tmp_path / "images", steps=5, batch_size=8)
+    linked = measurement.link_images(pictures, tmp_path / "images", steps=5, batch_size=8)
     assert (len(linked.train), len(linked.test)) == (16, 8)
     assert linked.classes == pictures.classes
     assert {sample.label for sample in linked.train} == {0, 1}
     assert len({sample.path.resolve() for sample in linked.train}) == 16
     with pytest.raises(UserError, match="--batch-size 100"):
-        bench.link_images(pictures, tmp_path / "other", steps=5, batch_size=100)
+        measurement.link_images(pictures, tmp_path / "other", steps=5, batch_size=100)
 
 
 class FakeTab:
@@ -117,14 +119,14 @@ class FakeTab:
 
 @pytest.fixture
 def job(tmp_path: Path) -> ExperimentSpec:
-    spec = tab.same_job(ExperimentSpec(image_size=64, batch_size=8, epochs=2, workers=1, learning_rate=1e-6))
-    return spec.replace(weights=str(bench.random_weights(tmp_path, spec)))
+    spec = chapter.same_job(ExperimentSpec(image_size=64, batch_size=8, epochs=2, workers=1, learning_rate=1e-6))
+    return spec.replace(weights=str(measurement.random_weights(tmp_path, spec)))
 
 
 def test_everything_is_measured_in_every_precision(pictures, job, tmp_path) -> None:
-    linked = bench.link_images(pictures, tmp_path / "images", 2, 8)
+    linked = measurement.link_images(pictures, tmp_path / "images", 2, 8)
     asked = FakeTab()
-    result = bench.run(FakeBackend(), asked, job, ["fp32", "bf16"], linked, repeats=2)
+    result = measurement.run(FakeBackend(), asked, job, ["fp32", "bf16"], linked, repeats=2)
     assert asked.asked == ["64 px, batch 8, 2 classes", "train", "test", "train", "test", "test", "train"]
     names = {case.name for case in result.cases}
     both = {f"{name} {kind}" for kind in ("fp32", "bf16") for name in ("train ours", "train ready", "test ours",
@@ -136,19 +138,19 @@ def test_everything_is_measured_in_every_precision(pictures, job, tmp_path) -> N
 
 
 def test_a_whole_job_runs_all_epochs(pictures, job, tmp_path) -> None:
-    linked = bench.link_images(pictures, tmp_path / "images", 2, 8)
+    linked = measurement.link_images(pictures, tmp_path / "images", 2, 8)
     asked = FakeTab()
-    found = bench.whole_job(FakeBackend(), asked, job, linked)
+    found = measurement.whole_job(FakeBackend(), asked, job, linked)
     assert asked.asked == ["64 px, batch 8, 2 classes", *["train", "test"] * 2]
     assert found["times_tab"] == pytest.approx(found["tab_seconds"] / found["seconds"])
     assert found["seconds_again"] is None
 
 
 def test_feature_extraction_is_held_against_a_frozen_tab(pictures, job, tmp_path) -> None:
-    linked = bench.link_images(pictures, tmp_path / "images", 2, 8)
+    linked = measurement.link_images(pictures, tmp_path / "images", 2, 8)
     asked, notes = FakeTab(), []
     chosen = job.replace(strategy="feature-extraction", batch_norm="frozen", train_crop="none", flip=False)
-    found = bench.whole_job(FakeBackend(), asked, chosen, linked, notes.append)
+    found = measurement.whole_job(FakeBackend(), asked, chosen, linked, notes.append)
     assert asked.asked[0] == "64 px, batch 8, 2 classes, frozen"
     assert notes == [f"feature-extraction, 2 epochs: {who}" for who in ("the tab", "ours", "ours")]
     assert found["seconds_again"] > 0
@@ -157,28 +159,31 @@ def test_feature_extraction_is_held_against_a_frozen_tab(pictures, job, tmp_path
 def test_what_is_cached_meanwhile_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     for before in ("elsewhere", None):
         monkeypatch.setenv("FINE_TUNING_CACHE", "elsewhere") if before else monkeypatch.delenv("FINE_TUNING_CACHE")
-        with bench.scratch_folder() as folder:
+        with measurement.scratch_folder() as folder:
             assert cache_folder() == folder
         assert os.environ.get("FINE_TUNING_CACHE") == before
         assert not folder.exists()
 
 
-@pytest.mark.parametrize("backend", tab.SAME_JOB)
+@pytest.mark.parametrize("backend", chapter.SAME_JOB)
 def test_every_tab_has_a_job_that_the_spec_allows(backend: str, tmp_path: Path) -> None:
-    spec = tab.same_job(ExperimentSpec(backend=backend))
+    spec = chapter.same_job(ExperimentSpec(backend=backend))
     assert spec.test_resize == "squash"
-    path = bench.random_weights(tmp_path, spec)
+    path = measurement.random_weights(tmp_path, spec)
     assert spec.replace(weights=str(path)).weights == str(path)
 
 
 def test_a_tab_whose_framework_is_missing_says_so() -> None:
     """A real process: here without any framework."""
-    with tab.TabProcess("mxnet") as process, pytest.raises(RunError, match="No module named 'mxnet'"):
+    with (
+        chapter.ChapterProcess(backends.chapter_file("mxnet")) as process,
+        pytest.raises(RunError, match="No module named 'mxnet'"),
+    ):
         process.configure(Path(), 64, 8, 2)
 
 
 def test_a_tab_process_that_dies_is_said() -> None:
-    with tab.TabProcess("torch") as process:
+    with chapter.ChapterProcess(backends.chapter_file("torch")) as process:
         process.process.terminate()
         process.process.join()
         with pytest.raises(RunError, match="ended at 'train'"):
@@ -194,11 +199,11 @@ def test_the_process_answers_until_the_connection_closes(monkeypatch: pytest.Mon
         train_epoch=lambda network, optimizer, batches: sum(batches),
         evaluate=lambda network, batches: sum(batches),
     )
-    monkeypatch.setattr(tab, "load", lambda backend: module)
+    monkeypatch.setattr(chapter, "load", lambda backend: module)
     here, there = multiprocessing.Pipe()
-    thread = threading.Thread(target=tab.serve, args=("torch", there))
+    thread = threading.Thread(target=chapter.serve, args=("torch", there))
     thread.start()
-    process = tab.TabProcess.__new__(tab.TabProcess)
+    process = chapter.ChapterProcess.__new__(chapter.ChapterProcess)
     process.connection = here
     process.configure(Path(), 64, 8, 2)
     assert process.train()[0] == 6

@@ -184,10 +184,10 @@ def test_samples_are_the_same_choice_everywhere_and_small_arrays_whole() -> None
 
 
 def test_every_scenario_is_valid_in_every_backend() -> None:
-    from common import groups
-    from common.spec import MODELS_BY_BACKEND, ExperimentSpec
+    from common.method import phases
+    from common.spec.experiment import MODELS_BY_BACKEND, ExperimentSpec
 
     for backend in MODELS_BY_BACKEND:
         for scenario in scenarios.SCENARIOS:
-            assert groups.phases(scenario.spec(ExperimentSpec(backend=backend)))
+            assert phases.phases(scenario.spec(ExperimentSpec(backend=backend)))
     assert {scenario.name for scenario in scenarios.chosen(True)} == set(scenarios.SHORT)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common import datasets, demo
-from common.datasets import cache_folder, load
-from common.errors import UserError
+import common
+from common.data import datasets, demo
+from common.data.datasets import load
+from common.system.caches import cache_folder
+from common.system.errors import UserError
 
 WRONG = "0" * 40
 
@@ -305,4 +307,4 @@ def test_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FINE_TUNING_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("FINE_TUNING_CACHE")
-    assert cache_folder() == Path(datasets.__file__).parents[1] / "cache"
+    assert cache_folder() == Path(common.__file__).parents[1] / "cache"

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import decoded, pipeline
-from common.errors import UserError
-from common.folder import ImageData, read_folder
-from common.spec import ExperimentSpec
+from common.batches import shared
+from common.data import decoded
+from common.data.folder import ImageData, read_folder
+from common.preprocessing import transforms
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 from tests.conftest import write_pictures
 
 
@@ -39,10 +41,10 @@ def data(tmp_path: Path) -> ImageData:
 
 def epoch(spec: ExperimentSpec, data: ImageData) -> list[np.ndarray]:
     """All images of a training epoch and of an evaluation."""
-    transform = pipeline.transform_for(spec)
+    transform = transforms.transform_for(spec)
     batches = [
-        *pipeline.train_batches(spec, transform, data.train, 1, data.read),
-        *pipeline.test_batches(spec, transform, data.test, data.read),
+        *shared.train_batches(spec, transform, data.train, 1, data.read),
+        *shared.test_batches(spec, transform, data.test, data.read),
     ]
     return [images for images, _ in batches]
 

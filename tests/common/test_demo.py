@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import demo
-from common.demo.foods import LOOKALIKES, OTHERS
-from common.errors import RunError, UserError
+from common.data import demo
+from common.data.demo.foods import LOOKALIKES, OTHERS
+from common.system.errors import RunError, UserError
 
 
 def pixels(root: Path) -> dict[str, np.ndarray]:
@@ -91,11 +91,11 @@ def test_a_failing_process_is_an_error(tmp_path, monkeypatch):
 def test_drawing_leaves_the_callers_script_alone(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "from pathlib import Path\nfrom common import demo\n"
+        "from pathlib import Path\nfrom common.data import demo\n"
         "print('run')\ndemo._WORTH_A_PROCESS = 2\n"
         "demo.render(Path(__file__).parent / 'out', 4, 4, 16, progress=False, workers=2)\n"
     )
-    root = Path(demo.__file__).parents[2]
+    root = Path(demo.__file__).parents[3]
     done = subprocess.run([sys.executable, script], env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "run\n"

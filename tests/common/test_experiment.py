@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 
 import backends
-from common import description, experiment, fit, pipeline, precision, record, weights
-from common.errors import RunError, UserError
-from common.fit import Quiet, Watch
-from common.folder import ImageData
-from common.spec import ExperimentSpec
+from common.batches import shared
+from common.contract.results import Predictions
+from common.contract.watch import Quiet, Watch
+from common.data.folder import ImageData
+from common.devices import precision
+from common.network import weights
+from common.preprocessing import transforms
+from common.runs import description, record
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import RunError, UserError
+from common.training import evaluation, loop
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 SCHEMA = json.loads((Path(record.__file__).parent / "record.schema.json").read_text())
 
@@ -39,7 +46,7 @@ def read_checked(folder: Path) -> record.RunRecord:
 
 
 def test_a_run_leaves_record_predictions_and_model(fake, spec, tmp_path) -> None:
-    returned = experiment.run(spec, tmp_path / "out", Quiet(), ["python", "-m", "scripts.run"])
+    returned = run_experiment(spec, tmp_path / "out", Quiet(), command=["python", "-m", "scripts.run"])
     read = read_checked(tmp_path / "out")
     assert read.to_json() == returned.to_json()
     assert read.status == "complete"
@@ -68,14 +75,14 @@ def test_a_run_leaves_record_predictions_and_model(fake, spec, tmp_path) -> None
 
 def test_the_record_says_what_auto_came_to_and_where_the_pixels_were(fake, spec, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(["amx_bf16"]))
-    returned = experiment.run(spec.replace(precision="auto"), tmp_path / "out", Quiet())
+    returned = run_experiment(spec.replace(precision="auto"), tmp_path / "out", Quiet())
     read = read_checked(tmp_path / "out")
     assert read.to_json() == returned.to_json()
     # As asked, so that the same command finds its own record again.
     assert read.spec.precision == "auto"
     assert (read.resolved["precision"], read.resolved["precision_reason"]) == ("bf16", "the processor has AMX")
     assert read.resolved["decoded_images"]["kept"]
-    without = experiment.run(spec.replace(image_cache=False), tmp_path / "without", Quiet())
+    without = run_experiment(spec.replace(image_cache=False), tmp_path / "without", Quiet())
     assert read_checked(tmp_path / "without").resolved["decoded_images"]["reason"] == "image_cache is off"
     assert [epoch.loss for epoch in without.epochs] == [epoch.loss for epoch in returned.epochs]
 
@@ -83,10 +90,10 @@ def test_the_record_says_what_auto_came_to_and_where_the_pixels_were(fake, spec,
 def test_accuracy_and_loss_count_every_image_once(fake, spec, pictures) -> None:
     """With a learning rate of 0 the training metrics must be those of all 22 images together."""
     model = fake.build_models(spec).fine_tune
-    history = fit.fit(fake, model, spec.replace(learning_rate=0.0), pictures, watch=Quiet())
-    transform = pipeline.transform_for(spec)
-    images, labels = zip(*pipeline.train_batches(spec, transform, pictures.train, 1), strict=True)
-    predictions = fit.Predictions(fake.logits(model, np.concatenate(images)), np.concatenate(labels))
+    history = loop.fit(fake, model, spec.replace(learning_rate=0.0), pictures, watch=Quiet())
+    transform = transforms.transform_for(spec)
+    images, labels = zip(*shared.train_batches(spec, transform, pictures.train, 1), strict=True)
+    predictions = Predictions(fake.logits(model, np.concatenate(images)), np.concatenate(labels))
     assert history.epochs[0].loss == pytest.approx(predictions.loss)
     assert history.epochs[0].train_accuracy == pytest.approx(predictions.accuracy)
 
@@ -95,10 +102,10 @@ def test_accuracy_and_loss_count_every_image_once(fake, spec, pictures) -> None:
 def test_dropped_last_batches_do_not_count(fake, spec, tmp_path, monkeypatch, pipeline_name) -> None:
     """Of 22 training and 14 test images 16 and 8 are in full batches of 8; the record and the predictions say so."""
     for name in ("train", "test"):
-        batches = getattr(pipeline, f"{name}_batches")
+        batches = getattr(shared, f"{name}_batches")
         monkeypatch.setattr(fake, f"native_{name}_batches", batches, raising=False)
     changed = spec.replace(last_batch="drop", pipeline=pipeline_name, learning_rate=0.0)
-    experiment.run(changed, tmp_path, Quiet())
+    run_experiment(changed, tmp_path, Quiet())
     read = read_checked(tmp_path)
     assert (read.data["trained_images"], read.data["tested_images"]) == (16, 8)
     assert (read.data["train_images"], read.data["test_images"]) == (22, 14)
@@ -116,23 +123,23 @@ def test_dropped_last_batches_do_not_count(fake, spec, tmp_path, monkeypatch, pi
 
 
 def test_every_image_counts_unless_told(fake, spec, tmp_path) -> None:
-    experiment.run(spec, tmp_path, Quiet())
+    run_experiment(spec, tmp_path, Quiet())
     data = read_checked(tmp_path).data
     assert (data["trained_images"], data["tested_images"]) == (22, 14)
 
 
 def test_dropping_the_only_batch_is_refused(fake, spec, tmp_path) -> None:
     with pytest.raises(UserError, match="all 14 test images.*--batch-size"):
-        experiment.run(spec.replace(last_batch="drop", batch_size=16), tmp_path, Quiet())
+        run_experiment(spec.replace(last_batch="drop", batch_size=16), tmp_path, Quiet())
 
 
 def test_the_hot_dog_row_can_be_named(fake, spec, tmp_path) -> None:
-    experiment.run(spec.replace(hotdog_index=713), tmp_path, Quiet())
+    run_experiment(spec.replace(hotdog_index=713), tmp_path, Quiet())
     assert read_checked(tmp_path).model["hotdog_index"] == 713
     findings = description.inspect(spec.replace(hotdog_index=713), fake, fake.build_models(spec))
     assert (findings["hotdog"]["index"], findings["hotdog"]["name"]) == (713, "photocopier")
     with pytest.raises(UserError, match="rows 0 to 999"):
-        experiment.run(spec.replace(hotdog_index=1000), tmp_path / "other", Quiet())
+        run_experiment(spec.replace(hotdog_index=1000), tmp_path / "other", Quiet())
 
 
 def test_divergence_keeps_the_record_so_far(fake, spec, tmp_path, monkeypatch) -> None:
@@ -145,8 +152,8 @@ def test_divergence_keeps_the_record_so_far(fake, spec, tmp_path, monkeypatch) -
             return (float("nan") if DivergesLate.steps > 1 else loss), correct
 
     monkeypatch.setattr(FakeBackend, "Trainer", DivergesLate)
-    with pytest.raises(fit.Diverged, match="epoch 2.*--learning-rate"):
-        experiment.run(spec, tmp_path, Quiet())
+    with pytest.raises(loop.Diverged, match="epoch 2.*--learning-rate"):
+        run_experiment(spec, tmp_path, Quiet())
     read = read_checked(tmp_path)
     assert read.status == "diverged"
     assert len(read.epochs) == 1
@@ -169,7 +176,7 @@ class Stops(Watch):
 )
 def test_what_ends_a_run_is_recorded(fake, spec, tmp_path, error, status) -> None:
     with pytest.raises(type(error)):
-        experiment.run(spec, tmp_path, Stops(error))
+        run_experiment(spec, tmp_path, Stops(error))
     read = read_checked(tmp_path)
     assert read.status == status
     assert len(read.epochs) == 1
@@ -178,26 +185,26 @@ def test_what_ends_a_run_is_recorded(fake, spec, tmp_path, error, status) -> Non
 
 
 def test_bad_input_leaves_an_old_record_alone(fake, spec, tmp_path) -> None:
-    experiment.run(spec, tmp_path, Quiet())
+    run_experiment(spec, tmp_path, Quiet())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for changes in ({"data": "nowhere"}, {"weights": "nowhere"}, {"train_limit": 2, "test_limit": 2}):
         overwrite = "data" in changes or "weights" in changes
         with pytest.raises(UserError):
-            experiment.run(spec.replace(**changes), tmp_path, Quiet(), overwrite=overwrite)
+            run_experiment(spec.replace(**changes), tmp_path, Quiet(), overwrite=overwrite)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_overwriting_removes_what_would_not_belong(fake, spec, tmp_path) -> None:
-    experiment.run(spec, tmp_path, Quiet())
+    run_experiment(spec, tmp_path, Quiet())
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(spec, tmp_path, Stops(KeyboardInterrupt()), overwrite=True)
+        run_experiment(spec, tmp_path, Stops(KeyboardInterrupt()), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["record.json"]
 
 
 def test_an_output_that_cannot_be_written_is_refused(fake, spec, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="--output"):
-        experiment.run(spec, tmp_path / "file", Quiet())
+        run_experiment(spec, tmp_path / "file", Quiet())
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -207,7 +214,7 @@ def test_names_outside_utf8_do_not_lose_the_model(fake, spec, tmp_path) -> None:
 
     root = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")
     shutil.copytree(spec.data, root)
-    experiment.run(spec.replace(data=root), tmp_path / "out", Quiet())
+    run_experiment(spec.replace(data=root), tmp_path / "out", Quiet())
     assert read_checked(tmp_path / "out").status == "complete"
     assert "bad" in weights.read_header(tmp_path / "out" / "model.safetensors").source
 
@@ -216,27 +223,27 @@ def test_names_outside_utf8_do_not_lose_the_model(fake, spec, tmp_path) -> None:
 def test_one_image_of_one_last_pixel_is_refused(fake, spec, tmp_path, batch_size) -> None:
     small = spec.replace(image_size=32, batch_size=batch_size)
     with pytest.raises(UserError, match="--batch-size"):
-        experiment.run(small, tmp_path / "out", Quiet())
+        run_experiment(small, tmp_path / "out", Quiet())
     assert not (tmp_path / "out").exists()
-    experiment.run(small.replace(batch_norm="frozen"), tmp_path / "frozen", Quiet())
+    run_experiment(small.replace(batch_norm="frozen"), tmp_path / "frozen", Quiet())
 
 
 def test_a_pipeline_that_loses_images_is_noticed(fake, spec, pictures, monkeypatch) -> None:
-    whole = fit.train_batches
-    monkeypatch.setattr(fit, "train_batches", lambda *arguments: list(whole(*arguments))[:-1])
+    whole = loop.train_batches
+    monkeypatch.setattr(loop, "train_batches", lambda *arguments: list(whole(*arguments))[:-1])
     with pytest.raises(RunError, match="16 of 22"):
-        fit.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
+        loop.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
 
 
 def test_a_pipeline_that_changes_the_test_order_is_noticed(fake, spec, pictures, monkeypatch) -> None:
-    whole = fit.test_batches
-    monkeypatch.setattr(fit, "test_batches", lambda *arguments: list(whole(*arguments))[::-1])
+    whole = evaluation.test_batches
+    monkeypatch.setattr(evaluation, "test_batches", lambda *arguments: list(whole(*arguments))[::-1])
     with pytest.raises(RunError, match="out of order"):
-        fit.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
+        loop.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
 
 
 def test_fewer_than_five_batches_are_no_problem(fake, spec, pictures, capsys) -> None:
-    fit.fit(fake, fake.build_models(spec).fine_tune, spec.replace(batch_size=128, epochs=1), pictures)
+    loop.fit(fake, fake.build_models(spec).fine_tune, spec.replace(batch_size=128, epochs=1), pictures)
     assert capsys.readouterr().out.startswith("epoch 1, loss ")
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.errors import UserError
-from common.folder import MAX_LISTED, read_folder
+from common.data.folder import MAX_LISTED, read_folder
+from common.system.errors import UserError
 
 
 def write_image(path: Path) -> None:

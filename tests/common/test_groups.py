@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from common import groups, lora, resnet
-from common.errors import UserError
-from common.spec import ExperimentSpec, StageMultiples
+from common.method import phases
+from common.network import lora, resnet
+from common.network.stages import BACKBONE_STAGES, STAGES, by_stage, stage_of
+from common.spec.experiment import ExperimentSpec, StageMultiples
+from common.system.errors import UserError
 
 
 @pytest.mark.parametrize("architecture", resnet.ARCHITECTURES)
 def test_every_name_is_in_exactly_one_stage(architecture: str) -> None:
     names = resnet.shapes(architecture)
-    stages = groups.by_stage(names)
+    stages = by_stage(names)
     assert sorted(name for group in stages.values() for name in group) == sorted(names)
     assert all(stages.values())
 
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="layer5"):
-        groups.stage_of("layer5.0.conv1.weight")
+        stage_of("layer5.0.conv1.weight")
 
 
 def multiples(**changes: object) -> list[dict[str, float]]:
-    return [phase.multiples for phase in groups.phases(ExperimentSpec(**changes))]  # type: ignore[arg-type]
+    return [phase.multiples for phase in phases.phases(ExperimentSpec(**changes))]  # type: ignore[arg-type]
 
 
 def test_fine_tuning_has_a_faster_head() -> None:
-    assert multiples() == [dict.fromkeys(groups.BACKBONE_STAGES, 1.0) | {"head": 10.0}]
+    assert multiples() == [dict.fromkeys(BACKBONE_STAGES, 1.0) | {"head": 10.0}]
 
 
 def test_scratch_and_no_groups_have_one_rate() -> None:
-    assert multiples(strategy="scratch") == [dict.fromkeys(groups.STAGES, 1.0)]
-    (phase,) = groups.phases(ExperimentSpec(), param_group=False)
-    assert phase.multiples == dict.fromkeys(groups.STAGES, 1.0)
+    assert multiples(strategy="scratch") == [dict.fromkeys(STAGES, 1.0)]
+    (phase,) = phases.phases(ExperimentSpec(), param_group=False)
+    assert phase.multiples == dict.fromkeys(STAGES, 1.0)
 
 
 def test_discriminative_has_three_rates() -> None:
@@ -43,21 +45,21 @@ def test_discriminative_has_three_rates() -> None:
 
 
 def test_feature_extraction_trains_the_head_alone_and_keeps_statistics() -> None:
-    (phase,) = groups.phases(ExperimentSpec(strategy="feature-extraction"))
+    (phase,) = phases.phases(ExperimentSpec(strategy="feature-extraction"))
     assert phase.trained_stages == ("head",)
-    assert phase.frozen_statistics == set(groups.STAGES)
+    assert phase.frozen_statistics == set(STAGES)
 
 
 @pytest.mark.parametrize(("count", "trained"), [(1, ("layer4", "head")), (2, ("layer3", "layer4", "head"))])
 def test_partial_trains_the_last_stages(count: int, trained: tuple[str, ...]) -> None:
-    (phase,) = groups.phases(ExperimentSpec(strategy="partial", partial_stages=count))
+    (phase,) = phases.phases(ExperimentSpec(strategy="partial", partial_stages=count))
     assert phase.trained_stages == trained
-    assert phase.frozen_statistics == set(groups.STAGES) - set(trained)
+    assert phase.frozen_statistics == set(STAGES) - set(trained)
 
 
 def test_lora_trains_adapters_and_head_alone() -> None:
-    (phase,) = groups.phases(ExperimentSpec(strategy="lora", stage_multiples=StageMultiples(layer2=0)))
-    assert phase.frozen_statistics == set(groups.STAGES)
+    (phase,) = phases.phases(ExperimentSpec(strategy="lora", stage_multiples=StageMultiples(layer2=0)))
+    assert phase.frozen_statistics == set(STAGES)
     names = [*resnet.shapes("resnet18"), *lora.shapes("resnet18", 4)]
     trained = [name for name in names if phase.trains(name)]
     adapters = [name for name in lora.shapes("resnet18", 4) if not name.startswith("layer2.")]
@@ -65,35 +67,35 @@ def test_lora_trains_adapters_and_head_alone() -> None:
 
 
 def test_without_adapters_a_stage_trains_as_a_whole_but_for_its_statistics() -> None:
-    (phase,) = groups.phases(ExperimentSpec(strategy="partial", partial_stages=1))
+    (phase,) = phases.phases(ExperimentSpec(strategy="partial", partial_stages=1))
     trained = {name for name in resnet.shapes("resnet18") if phase.trains(name)}
     late = {name for name in resnet.shapes("resnet18") if name.startswith(("layer4.", "fc."))}
     assert trained == {name for name in late if not resnet.is_statistic(name)}
 
 
 def test_warm_up_has_two_phases() -> None:
-    head, everything = groups.phases(ExperimentSpec(strategy="warm-up", epochs=5, warm_up_epochs=2))
+    head, everything = phases.phases(ExperimentSpec(strategy="warm-up", epochs=5, warm_up_epochs=2))
     assert (head.epochs, everything.epochs) == (2, 3)
     assert head.trained_stages == ("head",)
-    assert everything.trained_stages == groups.STAGES
+    assert everything.trained_stages == STAGES
     assert everything.frozen_statistics == set()
 
 
 def test_frozen_early_statistics() -> None:
-    (phase,) = groups.phases(ExperimentSpec(batch_norm="frozen_early"))
+    (phase,) = phases.phases(ExperimentSpec(batch_norm="frozen_early"))
     assert phase.frozen_statistics == {"stem", "layer1", "layer2"}
-    assert phase.trained_stages == groups.STAGES
+    assert phase.trained_stages == STAGES
 
 
 def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(UserError, match="head_multiple"):
-        groups.phases(ExperimentSpec(head_multiple=0, stage_multiples=StageMultiples(0, 0, 0, 0, 0)))
+        phases.phases(ExperimentSpec(head_multiple=0, stage_multiples=StageMultiples(0, 0, 0, 0, 0)))
     with pytest.raises(UserError, match="head_multiple"):
-        groups.phases(ExperimentSpec(head_multiple=0, strategy="feature-extraction"))
+        phases.phases(ExperimentSpec(head_multiple=0, strategy="feature-extraction"))
     with pytest.raises(UserError, match="phase 'head'"):
-        groups.phases(ExperimentSpec(head_multiple=0, strategy="warm-up"))
+        phases.phases(ExperimentSpec(head_multiple=0, strategy="warm-up"))
     with pytest.raises(UserError, match="last stages"):
-        groups.phases(
+        phases.phases(
             ExperimentSpec(
                 head_multiple=0, strategy="partial", partial_stages=1, stage_multiples=StageMultiples(layer4=0)
             )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from common import images
-from common.images import UnreadableImage, open_rgb
+from common.data import images
+from common.data.images import UnreadableImage, open_rgb
 
 
 def ramp(height: int = 24, width: int = 32) -> np.ndarray:

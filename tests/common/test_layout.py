@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +13,17 @@ from pathlib import Path
 import pytest
 
 import backends
-from backends import contract
+from common.contract import backend
 
 ROOT = Path(backends.__file__).parent.parent
-FILES = ("__init__.py", "inputs.py", "models.py", "runtime.py", "tab.py", "training.py", "weights.py")
+FILES = ("__init__.py", "chapter.py", "inputs.py", "models.py", "runtime.py", "training.py", "weights.py")
 
 
 def public_functions(path: Path) -> list[str]:
     """Names of the public functions and classes of a file that the contract knows, in their order."""
     tree = ast.parse(path.read_text())
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    return [name for name in names if name in vars(contract.Backend) or name == "Trainer"]
+    return [name for name in names if name in vars(backend.Backend) or name == "Trainer"]
 
 
 @pytest.mark.parametrize("name", backends.NAMES)
@@ -32,9 +35,9 @@ def test_every_backend_has_the_same_files_and_functions_in_the_same_order(name: 
 
 
 @pytest.mark.parametrize("name", backends.NAMES)
-def test_every_tab_has_the_same_functions_and_imports_nothing_of_this_project(name: str) -> None:
+def test_every_chapter_has_the_same_functions_and_imports_nothing_of_this_project(name: str) -> None:
     """What it imported would change the settings of the framework that it is there to show."""
-    tree = ast.parse((ROOT / "backends" / name / "tab.py").read_text())
+    tree = ast.parse((ROOT / "backends" / name / "chapter.py").read_text())
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     shared = ["make_network", "make_optimizer", "train_batches", "test_batches", "train_epoch", "evaluate"]
     assert functions[: len(shared)] == shared
@@ -52,7 +55,7 @@ def test_every_tab_has_the_same_functions_and_imports_nothing_of_this_project(na
 
 @pytest.mark.parametrize("name", backends.NAMES)
 def test_every_backend_exports_the_whole_contract(name: str) -> None:
-    wanted = {member for member in vars(contract.Backend) if not member.startswith("_")} | {"Trainer"}
+    wanted = {member for member in vars(backend.Backend) if not member.startswith("_")} | {"Trainer"}
     tree = ast.parse((ROOT / "backends" / name / "__init__.py").read_text())
     exported = next(
         ast.literal_eval(node.value)
@@ -81,3 +84,25 @@ def test_files_stay_short_enough_to_read() -> None:
         path = ROOT / name
         if path.suffix == ".py" and path.exists():
             assert path.read_text().count("\n") <= 400, name
+
+
+@pytest.mark.parametrize(
+    ("file", "planted", "broken"),
+    [
+        ("common/spec/names.py", "import backends", "scripts -> backends -> common"),
+        ("common/network/stages.py", "import common.training.loop", "Each room of common uses rooms below it only"),
+        ("backends/torch/weights.py", "import backends.jax.weights", "No backend knows another"),
+    ],
+)
+def test_an_import_that_points_up_breaks_a_contract(tmp_path: Path, file: str, planted: str, broken: str) -> None:
+    for package in ("common", "backends", "scripts"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / file
+    path.write_text(path.read_text() + f"\nif False:\n    {planted}\n")
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert result.returncode == 1
+    assert re.search(rf"{re.escape(broken)} BROKEN", result.stdout), result.stdout

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common import description, groups, lora, resnet
-from common.spec import ExperimentSpec
+from common.network import lora, resnet
+from common.network.stages import stage_of
+from common.runs import description
+from common.spec.experiment import ExperimentSpec
 from tests.fake_backend import FakeBackend
 
 
@@ -20,7 +22,7 @@ def test_every_convolution_has_an_adapter_in_its_stage(architecture: str) -> Non
         layer = name.removesuffix(".weight")
         assert adapters[f"{layer}.lora_a"] == (4, *inputs)
         assert adapters[f"{layer}.lora_b"] == (outputs, 4)
-        assert groups.stage_of(f"{layer}.lora_a") == groups.stage_of(f"{layer}.lora_b") == groups.stage_of(name)
+        assert stage_of(f"{layer}.lora_a") == stage_of(f"{layer}.lora_b") == stage_of(name)
     assert all(map(lora.is_adapter, adapters))
     assert not any(map(lora.is_adapter, shapes))
 

@@ -11,7 +11,7 @@ import pytest
 # Bytes of the address space that malloc has mapped apart for its blocks of 64 MiB, and what is left of them once freed.
 PROGRAM = """
 import ctypes, sys
-from common.machine import keep_freed_memory
+from common.system.machine import keep_freed_memory
 if "keep" in sys.argv:
     keep_freed_memory()
 libc = ctypes.CDLL(None)

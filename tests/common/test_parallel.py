@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 import backends
-from common import experiment, features, fit, parallel, pipeline
-from common.errors import UserError
-from common.folder import ImageData
-from common.parallel import ALONE, World
-from common.spec import ExperimentSpec
+from common.batches import features, shared
+from common.contract.watch import Silent, Watch
+from common.data.folder import ImageData
+from common.devices import processes
+from common.devices.processes import ALONE, World
+from common.preprocessing import draws, transforms
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 
 def be(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
@@ -32,7 +36,7 @@ def spec(pictures: ImageData) -> ExperimentSpec:
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("count", [1, 3, 4, 8, 11, 12])
 def test_shares_make_up_the_batch_or_are_all_of_it(size: int, count: int) -> None:
-    shares = [list(range(count))[parallel.share(count, World(rank, size), 4)] for rank in range(size)]
+    shares = [list(range(count))[processes.share(count, World(rank, size), 4)] for rank in range(size)]
     if count % 4:
         assert shares == [list(range(count))] * size
     else:
@@ -45,32 +49,32 @@ def test_shares_to_test_repeat_the_last_sample(monkeypatch: pytest.MonkeyPatch, 
     shares = []
     for rank in range(2):
         be(monkeypatch, rank, 2)
-        shares.append(list(parallel.share_to_test(range(count), 4)))
+        shares.append(list(processes.share_to_test(range(count), 4)))
     assert sum(shares, []) == [*range(count), *[count - 1] * (-count % 4)]
     assert len(shares[0]) == len(shares[1])
 
 
 def test_one_process_has_whole_batches_as_they_are() -> None:
     batch = list(range(11))
-    assert parallel.share_to_train(batch, 4) == batch
-    assert parallel.share_to_train(batch[:8], 4) == batch[:8]
-    assert parallel.share_to_test(batch, 4) is batch
+    assert processes.share_to_train(batch, 4) == batch
+    assert processes.share_to_train(batch[:8], 4) == batch[:8]
+    assert processes.share_to_test(batch, 4) is batch
 
 
 def test_the_world_is_that_of_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parallel.world() == ALONE
+    assert processes.world() == ALONE
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert parallel.world() == ALONE
+    assert processes.world() == ALONE
     expected = World(5, 8, 1, 4, "10.0.0.5:29500")
     for name, value in expected.variables().items():
         monkeypatch.setenv(name, value)
-    assert parallel.world() == expected
+    assert processes.world() == expected
     assert not expected.leads
     assert World(0, 8).leads
     # A launcher of one process a machine need not number it.
     monkeypatch.delenv("LOCAL_RANK")
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
-    assert parallel.world() == World(5, 8, 0, 1, "10.0.0.5:29500")
+    assert processes.world() == World(5, 8, 0, 1, "10.0.0.5:29500")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ def test_variables_that_make_no_world_are_refused(monkeypatch: pytest.MonkeyPatc
     for name, value in changes.items():
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="torchrun"):
-        parallel.world()
+        processes.world()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ def test_processes_that_do_not_fit_the_devices_are_refused(monkeypatch, backend,
         be(monkeypatch, 0, size)
     spec = ExperimentSpec(backend=backend, devices=devices, batch_size=12)
     with pytest.raises(UserError, match=message):
-        parallel.world_of(spec)
+        processes.world_of(spec)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_processes_that_do_not_fit_the_devices_are_refused(monkeypatch, backend,
 def test_each_process_drives_its_devices(monkeypatch, backend, devices, size, here) -> None:
     if size > 1:
         be(monkeypatch, 0, size)
-    assert parallel.local_devices(ExperimentSpec(backend=backend, devices=devices, batch_size=12)) == here
+    assert processes.local_devices(ExperimentSpec(backend=backend, devices=devices, batch_size=12)) == here
 
 
 def whole_and_shares(monkeypatch, batches_of) -> tuple[list, list[list]]:
@@ -132,8 +136,8 @@ def whole_and_shares(monkeypatch, batches_of) -> tuple[list, list[list]]:
 
 def test_training_batches_are_shared(monkeypatch, spec, pictures) -> None:
     """Of 22 images in batches of 8 for 4 devices the last 6 go to every process."""
-    transform = pipeline.transform_for(spec)
-    whole, shares = whole_and_shares(monkeypatch, lambda: pipeline.train_batches(spec, transform, pictures.train, 1))
+    transform = transforms.transform_for(spec)
+    whole, shares = whole_and_shares(monkeypatch, lambda: shared.train_batches(spec, transform, pictures.train, 1))
     assert [len(labels) for _, labels in whole] == [8, 8, 6]
     for number, (images, labels) in enumerate(whole):
         for own in shares:
@@ -147,8 +151,8 @@ def test_training_batches_are_shared(monkeypatch, spec, pictures) -> None:
 
 
 def test_batches_to_evaluate_are_filled_up_and_shared(monkeypatch, spec, pictures) -> None:
-    transform = pipeline.transform_for(spec)
-    whole, shares = whole_and_shares(monkeypatch, lambda: pipeline.test_batches(spec, transform, pictures.test))
+    transform = transforms.transform_for(spec)
+    whole, shares = whole_and_shares(monkeypatch, lambda: shared.test_batches(spec, transform, pictures.test))
     assert [len(labels) for _, labels in whole] == [8, 6]
     for number, (images, labels) in enumerate(whole):
         for own in shares:
@@ -164,7 +168,7 @@ class Gathering(FakeBackend):
 
     def feature_extractor(self, model):
         extract = super().feature_extractor(model)
-        return lambda images: np.concatenate([extract(images)] * parallel.world().size)
+        return lambda images: np.concatenate([extract(images)] * processes.world().size)
 
 
 def test_several_processes_leave_no_features_behind(monkeypatch, spec) -> None:
@@ -175,11 +179,11 @@ def test_several_processes_leave_no_features_behind(monkeypatch, spec) -> None:
 
 def test_features_are_kept_of_every_sample_and_shared(monkeypatch, spec, pictures) -> None:
     still = spec.replace(strategy="feature-extraction", train_crop="none", flip=False)
-    transform, backend = pipeline.transform_for(still), Gathering()
+    transform, backend = transforms.transform_for(still), Gathering()
 
     def store() -> features.FeatureStore:
-        images = pipeline.ImageSource(pictures.read)
-        return features.FeatureStore(backend, backend.build_models(still).fine_tune, fit.Silent(), images)
+        images = shared.ImageSource(pictures.read)
+        return features.FeatureStore(backend, backend.build_models(still).fine_tune, Silent(), images)
 
     filled = store()
     filled.compute(still, transform, pictures.train)
@@ -190,7 +194,7 @@ def test_features_are_kept_of_every_sample_and_shared(monkeypatch, spec, picture
     batches = list(filled.train_batches(still, transform, pictures.train, 1))
     assert [(len(vectors), len(labels)) for vectors, labels in batches] == [(4, 8), (4, 8), (6, 6)]
     # This process has the second half.
-    order = pipeline.epoch_order(22, still.seed, 1)
+    order = draws.epoch_order(22, still.seed, 1)
     np.testing.assert_array_equal(batches[0][0], [filled.vectors[pictures.train[index]] for index in order[4:8]])
     batches = list(filled.test_batches(still, transform, pictures.train))
     assert [(len(vectors), len(labels)) for vectors, labels in batches] == [(4, 8), (4, 8), (4, 6)]
@@ -201,14 +205,14 @@ class Sharing(FakeBackend):
 
     class Trainer(FakeBackend.Trainer):
         def train_step(self, images, labels, rate_factor=1.0) -> None:
-            own = parallel.share(len(labels), parallel.world(), 2)
+            own = processes.share(len(labels), processes.world(), 2)
             super().train_step(images, labels[own], rate_factor)
 
     def logits(self, model, images) -> np.ndarray:
-        return np.concatenate([super().logits(model, images)] * parallel.world().size)
+        return np.concatenate([super().logits(model, images)] * processes.world().size)
 
 
-class Listening(fit.Watch):
+class Listening(Watch):
     """Counts what it is told."""
 
     told = 0
@@ -229,7 +233,7 @@ def test_only_the_first_process_writes_and_shows(monkeypatch, spec, tmp_path, ra
     be(monkeypatch, rank, 2)
     watch = Listening()
     changed = spec.replace(devices=2, strategy="feature-extraction")
-    record = experiment.run(changed, tmp_path / "out", watch, tensorboard=True)
+    record = run_experiment(changed, tmp_path / "out", watch, tensorboard=True)
     assert record.final["test_accuracy"] >= 0
     if rank:
         assert not (tmp_path / "out").exists()
@@ -247,5 +251,5 @@ def test_another_process_does_not_mind_the_firsts_record(monkeypatch, spec, tmp_
     monkeypatch.setattr(backends, "load", lambda name: Sharing())
     (tmp_path / "record.json").write_text("of the first")
     be(monkeypatch, 1, 2)
-    experiment.run(spec.replace(devices=2), tmp_path, fit.Silent())
+    run_experiment(spec.replace(devices=2), tmp_path, Silent())
     assert (tmp_path / "record.json").read_text() == "of the first"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from backends.contract import Device
-from common import precision
-from common.errors import UserError
-from common.spec import ExperimentSpec
+from common.devices import precision
+from common.devices.device import Device
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 CPU = Device("cpu", "2 threads")
 

@@ -7,8 +7,10 @@ from typing import get_args
 
 import pytest
 
-from common import groups, imagenet
-from common.spec import ExperimentSpec, Strategy, load_preset, preset_names, read_preset
+from common.method import phases
+from common.network import imagenet
+from common.spec.experiment import ExperimentSpec, Strategy
+from common.spec.presets import load_preset, preset_names, read_preset
 from scripts.options import RunOptions, parse_strategies
 
 TABS = ("d2l-torch", "d2l-keras", "d2l-jax", "d2l-mxnet")
@@ -27,7 +29,7 @@ def test_a_preset_is_valid_for_every_strategy(name: str) -> None:
     for strategy in get_args(Strategy):
         spec = load_preset(name, strategy)
         assert spec.strategy == strategy
-        assert strategy in ("auto", "zero-shot") or groups.phases(spec)
+        assert strategy in ("auto", "zero-shot") or phases.phases(spec)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -115,7 +117,7 @@ def test_transfer_learning_has_the_rates_of_its_text() -> None:
         spec = load_preset("transfer-learning", strategy)
         rates[strategy] = [
             sorted({spec.mean_learning_rate * phase.multiples[stage] for stage in phase.trained_stages})
-            for phase in groups.phases(spec)
+            for phase in phases.phases(spec)
         ]
         assert (spec.optimizer, spec.batch_size, spec.epochs, spec.test_resize) == ("adam", 32, 5, "short_side")
     assert rates == {
@@ -128,7 +130,7 @@ def test_transfer_learning_has_the_rates_of_its_text() -> None:
         "discriminative": [pytest.approx([1e-5, 1e-4, 1e-3])],
         "scratch": [pytest.approx([1e-3])],
     }
-    warm_up = groups.phases(load_preset("transfer-learning", "warm-up"))
+    warm_up = phases.phases(load_preset("transfer-learning", "warm-up"))
     assert [phase.epochs for phase in warm_up] == [2, 3]
     base = load_preset("transfer-learning")
     assert changed("transfer-learning-frozen", "fine-tune", base) == {"batch_norm": "frozen"}

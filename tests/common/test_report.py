@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import backends
-from common import experiment, record
-from common.fit import Watch
-from common.folder import ImageData
+from common.contract.watch import Watch
+from common.data.folder import ImageData
 from common.report.collect import collect
-from common.spec import ExperimentSpec
+from common.runs import record
+from common.spec.experiment import ExperimentSpec
 from tests.common.report_runs import Page, Runs, add_grid, built, made_up_data
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_runs_as_experiments_leave_them(monkeypatch: pytest.MonkeyPatch, picture
     for backend in ("torch", "jax"):
         for strategy in ("fine-tune", "scratch"):
             folder = runs.folder / backend / strategy
-            experiment.run(spec.replace(backend=backend, strategy=strategy), folder, Watch(), ["python", "it"])
+            run_experiment(spec.replace(backend=backend, strategy=strategy), folder, Watch(), command=["python", "it"])
             runs.records[folder / record.RECORD] = record.read_record(folder)
     files = built(runs)
     (group,) = json.loads(files["json"])["data"]

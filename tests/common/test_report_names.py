@@ -11,10 +11,10 @@ import numpy as np
 import pooch
 import pytest
 
-from common.errors import UserError
-from common.folder import read_folder
+from common.data.folder import read_folder
 from common.report import pictures as thumbnails
 from common.report import predictions
+from common.system.errors import UserError
 from tests.common.report_runs import Page, Runs, add_grid, built, made_up_data, write_photographs
 
 HOSTILE = ("</script><img src=x onerror=alert(1)>", r"$\alpha$ `a|b`", "寿司\nزيتون", "*_[x](http://y)")

@@ -9,17 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import decoded, description, experiment, features, fit, groups, pipeline, resident
-from common.errors import UserError
-from common.fit import Quiet
-from common.folder import ImageData, Sample, read_folder
-from common.images import UnreadableImage, open_rgb, upright_size
-from common.pipeline import Transform
-from common.resident import ResidentImages
-from common.spec import ExperimentSpec
+from common.batches import resident, shared
+from common.batches.resident import ResidentImages
+from common.contract.watch import Quiet
+from common.data import decoded
+from common.data.folder import ImageData, Sample, read_folder
+from common.data.images import UnreadableImage, open_rgb, upright_size
+from common.method import feature_reuse, phases
+from common.preprocessing import crops, resampling
+from common.preprocessing.transforms import Transform
+from common.runs import description
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.training import loop
 from tests.common.test_pipeline import PLAIN
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 CAFFE_LIKE = {"channel_order": "BGR", "mean": (103.9, 116.8, 123.7)}
 
@@ -31,15 +37,15 @@ def spec() -> ExperimentSpec:
 
 def assert_same(spec: ExperimentSpec, transform: Transform, data: ImageData) -> None:
     """That an epoch and a test have the batches of the shared pipeline, bit for bit."""
-    backend, shared = FakeBackend(), pipeline.ImageSource(data.read)
+    backend, usual = FakeBackend(), shared.ImageSource(data.read)
     source = ResidentImages(backend, spec, transform, data)
     pairs = [
         *(
             (source.train_batches(spec, transform, data.train, epoch),
-             shared.train_batches(spec, transform, data.train, epoch))
+             usual.train_batches(spec, transform, data.train, epoch))
             for epoch in (1, 2)
         ),
-        (source.test_batches(spec, transform, data.test), shared.test_batches(spec, transform, data.test)),
+        (source.test_batches(spec, transform, data.test), usual.test_batches(spec, transform, data.test)),
     ]  # fmt: skip
     for found, expected in pairs:
         for (places, labels), (images, expected_labels) in zip(found, expected, strict=True):
@@ -151,7 +157,7 @@ def test_whole_numbers_stay_below_2_to_the_31(spec) -> None:
         if max(2049 * (2 * side**2 / 64 + 2 * 72), 2 * (side + 1) * 72) < 2**31
     )  # fmt: skip
     resident.check_size(Sample(Path("long.png"), 0, "long.png"), long, long, PLAIN)
-    places = resident.places_of([(0, long, long)], [pipeline.test_cut((long, long), PLAIN)], 64)
+    places = resampling.places_of([(0, long, long)], [crops.test_cut((long, long), PLAIN)], 64)
     unit, start, step, reach, size = places.first[:, :, None, None]
     distance = abs((2 * np.arange(long) + 1) * unit - (start + step * np.arange(64)[:, None]))
     assert (np.maximum(reach - distance, 0).sum(-1) * 2049).max() < 2**31
@@ -181,7 +187,7 @@ def test_a_run_gives_the_numbers_of_the_shared_pipeline(spec, pictures, changes)
     for name in ("resident", "shared"):
         backend, changed = FakeBackend(), spec.replace(pipeline=name, **changes)
         data = replace(pictures, validation=pictures.train[8:11])
-        histories.append(fit.fit(backend, backend.build_models(changed).fine_tune, changed, data, watch=Quiet()))
+        histories.append(loop.fit(backend, backend.build_models(changed).fine_tune, changed, data, watch=Quiet()))
     for one, other in zip(*(history.epochs for history in histories), strict=True):
         assert (one.loss, one.validation_loss, one.test_loss) == (other.loss, other.validation_loss, other.test_loss)
     np.testing.assert_array_equal(histories[0].test.logits, histories[1].test.logits)
@@ -189,17 +195,17 @@ def test_a_run_gives_the_numbers_of_the_shared_pipeline(spec, pictures, changes)
 
 def test_features_are_reused_as_with_the_shared_pipeline(spec) -> None:
     changed = spec.replace(strategy="feature-extraction", train_crop="none", flip=False)
-    (phase,) = groups.phases(changed)
-    assert features.reused(changed, phase)
+    (phase,) = phases.phases(changed)
+    assert feature_reuse.reused(changed, phase)
     assert description.describe_phases(changed)[0]["reused_features"]
 
 
 def test_the_record_says_what_is_on_the_device(spec, pictures, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("backends.load", lambda name: FakeBackend())
     changed = spec.replace(data=str(pictures.root), strategy="scratch", weights="none")
-    run = experiment.run(changed, tmp_path / "run", Quiet())
+    run = run_experiment(changed, tmp_path / "run", Quiet())
     assert run.resolved["resident_images"] == {"images": 36, "bytes": 36 * 72 * 96 * 3}
     monkeypatch.setenv(resident.LIMIT, "0")
     with pytest.raises(UserError, match=resident.LIMIT):
-        experiment.run(changed, tmp_path / "other", Quiet())
+        run_experiment(changed, tmp_path / "other", Quiet())
     assert not (tmp_path / "other").exists()

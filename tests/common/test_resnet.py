@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from common import resnet, weights
+from common.network import resnet, sources, weights
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_parameter_counts_are_the_published_ones(architecture: str, parameters: 
 
 
 def test_the_embedded_weights_are_a_resnet18() -> None:
-    assert {k: v.shape for k, v in weights.read(weights.DISTILLED).arrays.items()} == resnet.shapes("resnet18")
+    assert {k: v.shape for k, v in weights.read(sources.DISTILLED).arrays.items()} == resnet.shapes("resnet18")
 
 
 def test_initial_values_depend_on_the_seed_only() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from common import schedules
-from common.errors import UserError
-from common.spec import ExperimentSpec
+from common.method import schedules
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
 
 def factors(steps: int, **changes: object) -> list[float]:

@@ -7,13 +7,17 @@ import collections
 import numpy as np
 import pytest
 
-from common import experiment, fit, groups, loss, selection
-from common.errors import UserError
-from common.fit import Predictions, Quiet
-from common.folder import ImageData, read_folder
-from common.spec import ExperimentSpec
+from common.contract.results import EpochMetrics, History, Predictions
+from common.contract.watch import Quiet, describe
+from common.data import splits
+from common.data.folder import ImageData, read_folder
+from common.method import loss, phases
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.training import evaluation, loop
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def spec(pictures: ImageData) -> ExperimentSpec:
 
 def losses_are(monkeypatch: pytest.MonkeyPatch, data: ImageData, losses: list[float]) -> None:
     """Let the validation losses of the epochs be these; test losses fall all the time."""
-    whole = fit.predict
+    whole = evaluation.predict
     seen = iter(losses)
 
     class Fixed(Predictions):
@@ -37,36 +41,36 @@ def losses_are(monkeypatch: pytest.MonkeyPatch, data: ImageData, losses: list[fl
         fixed.__dict__["fixed"] = next(seen)
         return fixed
 
-    monkeypatch.setattr(fit, "predict", predict)
+    monkeypatch.setattr(evaluation, "predict", predict)
 
 
 def test_the_split_is_stratified_seeded_and_complete(tmp_path) -> None:
     whole = read_folder(write_pictures(tmp_path, ["a", "b", "c"], train=10, test=2), progress=False)
     spec = ExperimentSpec(validation=0.2)
-    data = selection.split(whole, spec)
+    data = splits.split(whole, spec)
     for part, count in ((data.train, 8), (data.validation, 2)):
         assert collections.Counter(sample.label for sample in part) == {0: count, 1: count, 2: count}
     assert set(data.train) | set(data.validation) == set(whole.train)
     assert data.fingerprint == whole.fingerprint
     assert data.test == whole.test
-    assert selection.split(whole, spec) == data
-    assert selection.split(whole, spec.replace(seed=1)).validation != data.validation
+    assert splits.split(whole, spec) == data
+    assert splits.split(whole, spec.replace(seed=1)).validation != data.validation
     # The classes draw for themselves.
     assert len({tuple(s.path.name for s in data.validation if s.label == label) for label in range(3)}) > 1
-    assert selection.split(whole, spec.replace(validation=0.0)) is whole
+    assert splits.split(whole, spec.replace(validation=0.0)) is whole
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
 def test_a_class_without_images_for_one_part_is_refused(pictures, spec, fraction) -> None:
     with pytest.raises(UserError, match="--validation .* of the 11 .* 'hotdog'"):
-        selection.split(pictures, spec.replace(validation=fraction))
+        splits.split(pictures, spec.replace(validation=fraction))
 
 
-def run_losses(monkeypatch, pictures, spec, losses) -> tuple[fit.History, FakeBackend, object]:
-    backend, data = FakeBackend(), selection.split(pictures, spec)
+def run_losses(monkeypatch, pictures, spec, losses) -> tuple[History, FakeBackend, object]:
+    backend, data = FakeBackend(), splits.split(pictures, spec)
     losses_are(monkeypatch, data, losses)
     model = backend.build_models(spec).fine_tune
-    return fit.fit(backend, model, spec, data, watch=Quiet()), backend, model
+    return loop.fit(backend, model, spec, data, watch=Quiet()), backend, model
 
 
 def test_patience_ends_training(monkeypatch, pictures, spec) -> None:
@@ -98,16 +102,16 @@ def test_the_best_epoch_is_put_back(monkeypatch, pictures, spec) -> None:
             after.append(model.arrays["fc.weight"].copy())
 
     changed = spec.replace(keep="best")
-    backend, data = FakeBackend(), selection.split(pictures, changed)
+    backend, data = FakeBackend(), splits.split(pictures, changed)
     model = backend.build_models(changed).fine_tune
     losses_are(monkeypatch, data, [0.9, 0.5, 0.7, 0.5, 0.6, 0.8])
-    history = fit.fit(backend, model, changed, data, watch=Note())
+    history = loop.fit(backend, model, changed, data, watch=Note())
     assert history.kept_epoch == 2
     np.testing.assert_array_equal(model.arrays["fc.weight"], after[1])
     assert not np.array_equal(after[1], after[5])
     assert history.test.loss == history.epochs[1].test_loss
     # What is reported is what the model that was put back says.
-    again = fit.fit(backend, model, changed.replace(epochs=0, keep="last", validation=0.0), pictures, watch=Quiet())
+    again = loop.fit(backend, model, changed.replace(epochs=0, keep="last", validation=0.0), pictures, watch=Quiet())
     np.testing.assert_array_equal(history.test.logits, again.test.logits)
 
 
@@ -116,7 +120,7 @@ def test_the_record_says_what_was_kept(monkeypatch, spec, tmp_path) -> None:
     from tests.common.test_experiment import read_checked
 
     monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
-    experiment.run(spec.replace(keep="best", epochs=3), tmp_path / "out", Quiet())
+    run_experiment(spec.replace(keep="best", epochs=3), tmp_path / "out", Quiet())
     read = read_checked(tmp_path / "out")
     assert (read.data["train_images"], read.data["validation_images"], read.data["test_images"]) == (16, 6, 14)
     kept = min(read.epochs, key=lambda metrics: metrics.validation_loss)
@@ -129,10 +133,10 @@ def test_the_record_says_what_was_kept(monkeypatch, spec, tmp_path) -> None:
 
 
 def test_the_epoch_line_has_the_validation_accuracy() -> None:
-    metrics = fit.EpochMetrics(1, "everything", 0.5, 0.75, 0.4, 0.8, 1.0, 10.0)
-    assert fit.describe(metrics) == "epoch 1, loss 0.500, train acc 0.750, test acc 0.800"
-    with_validation = fit.EpochMetrics(1, "everything", 0.5, 0.75, 0.4, 0.8, 1.0, 10.0, 0.3, 0.9)
-    assert "train acc 0.750, val acc 0.900, test acc" in fit.describe(with_validation)
+    metrics = EpochMetrics(1, "everything", 0.5, 0.75, 0.4, 0.8, 1.0, 10.0)
+    assert describe(metrics) == "epoch 1, loss 0.500, train acc 0.750, test acc 0.800"
+    with_validation = EpochMetrics(1, "everything", 0.5, 0.75, 0.4, 0.8, 1.0, 10.0, 0.3, 0.9)
+    assert "train acc 0.750, val acc 0.900, test acc" in describe(with_validation)
 
 
 def test_targets_are_the_identity_without_weights_and_smoothing() -> None:
@@ -166,4 +170,4 @@ def test_the_trainer_gets_the_counts_after_the_split_and_the_schedules_factors(m
     assert seen["counts"] == [[8, 8], [8, 8]]
     # 16 images in batches of 8: a cosine over 4 steps for the head, and another over the 2 that follow.
     assert seen["factors"] == pytest.approx([1, 0.853553, 0.5, 0.146447, 1, 0.5], abs=1e-6)
-    assert len(groups.phases(changed)) == 2
+    assert len(phases.phases(changed)) == 2

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import backends
-from common import experiment, imagenet, source_classes
-from common.errors import UserError
-from common.fit import Quiet
-from common.spec import ExperimentSpec
+from common.contract.watch import Quiet
+from common.network import imagenet, source_classes
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 from tests.common.test_experiment import read_checked
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 NAMES = ("tench", "hotdog", "head cabbage", "cardigan", "Cardigan")
 
@@ -79,7 +80,7 @@ def test_grouped_logits_have_the_sums_of_the_probabilities() -> None:
 
 
 def test_zero_shot_leaves_a_record_and_predictions(fake, spec, pictures, tmp_path) -> None:
-    experiment.run(spec.replace(strategy="zero-shot", validation=0.3), tmp_path / "out", Quiet())
+    run_experiment(spec.replace(strategy="zero-shot", validation=0.3), tmp_path / "out", Quiet())
     read = read_checked(tmp_path / "out")
     assert read.status == "complete"
     assert (read.epochs, read.spec.epochs, read.kept_epoch) == ([], 0, None)
@@ -90,10 +91,12 @@ def test_zero_shot_leaves_a_record_and_predictions(fake, spec, pictures, tmp_pat
     assert stored["logits"].shape == (14, 2)
     assert read.final["test_accuracy"] == (stored["logits"].argmax(1) == stored["labels"]).mean()
     # The hot dog's logit is the source's own.
-    from common import fit, pipeline
+    from common.batches import shared
+    from common.preprocessing import transforms
+    from common.training import evaluation
 
-    transform, source = pipeline.transform_for(spec), pipeline.ImageSource()
-    said = fit.predict(fake, fake.models.pretrained, spec, transform, pictures.test, Quiet(), source)
+    transform, source = transforms.transform_for(spec), shared.ImageSource()
+    said = evaluation.predict(fake, fake.models.pretrained, spec, transform, pictures.test, Quiet(), source)
     np.testing.assert_allclose(stored["logits"][:, 0], said.logits[:, imagenet.HOTDOG], rtol=1e-6)
 
 
@@ -102,7 +105,7 @@ def test_five_classes_without_namesakes_are_refused_before_anything_is_written(f
     names = ["dandelion", "daisy", "rose", "sunflower", "tulip"]
     root = write_pictures(tmp_path / "flowers", names, train=2, test=1)
     with pytest.raises(UserError, match="'dandelion', 'rose', 'sunflower', 'tulip'; only one"):
-        experiment.run(ExperimentSpec(data=str(root), image_size=64, workers=0, **changes), tmp_path / "out", Quiet())
+        run_experiment(ExperimentSpec(data=str(root), image_size=64, workers=0, **changes), tmp_path / "out", Quiet())
     assert not (tmp_path / "out").exists()
 
 
@@ -111,7 +114,7 @@ def test_five_classes_without_namesakes_are_refused_before_anything_is_written(f
 )
 def test_a_head_starts_with_the_sources_rows(fake, spec, tmp_path, wanted: tuple[str, ...], rest: list[int]) -> None:
     changed = spec.replace(head_init="source-class", head_init_classes=wanted, epochs=0)
-    experiment.run(changed, tmp_path / "out", Quiet())
+    run_experiment(changed, tmp_path / "out", Quiet())
     source, head = fake.models.pretrained.arrays, fake.models.fine_tune.arrays
     for name in ("fc.weight", "fc.bias"):
         np.testing.assert_array_equal(head[name][0], source[name][934])
@@ -123,6 +126,6 @@ def test_a_head_starts_with_the_sources_rows(fake, spec, tmp_path, wanted: tuple
 def test_training_from_scratch_needs_no_namesakes(fake, spec, tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "flowers", ["rose", "tulip"], train=2, test=1)
     changed = spec.replace(head_init="source-class", strategy="scratch", weights="none", data=str(root), epochs=0)
-    experiment.run(changed, tmp_path / "out", Quiet())
+    run_experiment(changed, tmp_path / "out", Quiet())
     start = FakeBackend().build_models(changed).scratch.arrays["fc.weight"]
     np.testing.assert_array_equal(fake.models.scratch.arrays["fc.weight"], start)

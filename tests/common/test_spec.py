@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import UserError
-from common.spec import ExperimentSpec, StageMultiples, load_preset
+from common.spec.experiment import ExperimentSpec, StageMultiples
+from common.spec.presets import load_preset
+from common.system.errors import UserError
 
 
 def test_json_round_trip_loses_nothing() -> None:

@@ -8,16 +8,16 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import backends
-from common import experiment
-from common.fit import Watch
-from common.record import RunRecord
-from common.spec import ExperimentSpec
+from common.contract.watch import Watch
+from common.runs.record import RunRecord
+from common.spec.experiment import ExperimentSpec
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 
 def run(pictures, folder: Path, **changes) -> RunRecord:
     spec = ExperimentSpec(data=str(pictures.root), image_size=64, batch_size=8, epochs=2, workers=0, **changes)
-    return experiment.run(spec, folder, Watch(), overwrite=True, tensorboard=True)
+    return run_experiment(spec, folder, Watch(), overwrite=True, tensorboard=True)
 
 
 def events(folder: Path) -> EventAccumulator:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import UserError
-from common.spec import ExperimentSpec
+from common.spec.experiment import ExperimentSpec
 from common.sweep import vary
+from common.system.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from common import files, imagenet, resnet, weights
-from common.errors import UserError
-from common.spec import ExperimentSpec
+from common.network import imagenet, resnet, sources, weights
+from common.spec.experiment import ExperimentSpec
+from common.system import files
+from common.system.errors import UserError
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_round_trip(tmp_path: Path, arrays: weights.Arrays, header: weights.Head
 
 
 def test_distilled_weights_bring_their_preprocessing() -> None:
-    checkpoint = weights.read_for(ExperimentSpec())
+    checkpoint = sources.read_for(ExperimentSpec())
     assert checkpoint is not None
     assert checkpoint.header.preprocessing == weights.Preprocessing(128, 146)
     assert len(checkpoint.header.class_names) == 1000
@@ -70,14 +71,14 @@ def test_a_head_without_a_shape_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"fc.weight": np.array(1.0, np.float32)}, path)
     with pytest.raises(UserError, match="fc.weight has no shape"):
-        weights.read_for(spec_for(path))
+        sources.read_for(spec_for(path))
 
 
 def test_torchs_batch_counters_are_ignored(tmp_path: Path, arrays: weights.Arrays) -> None:
     path = tmp_path / "timm.safetensors"
     thousand = resnet.initial_network("resnet18", 1000, 0)
     save_file({**thousand, "bn1.num_batches_tracked": np.array(3)}, path)
-    checkpoint = weights.read_for(spec_for(path))
+    checkpoint = sources.read_for(spec_for(path))
     assert checkpoint is not None
     assert "bn1.num_batches_tracked" not in checkpoint.arrays
     assert checkpoint.header.preprocessing == weights.Preprocessing()
@@ -104,16 +105,16 @@ def test_the_tensor_that_does_not_fit_is_named(tmp_path, arrays, header, change,
     metadata = {"architecture": "resnet18", "class_names": json.dumps(header.class_names)}
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, metadata)
     with pytest.raises(UserError, match=message) as caught:
-        weights.read_for(spec_for(path))
+        sources.read_for(spec_for(path))
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 500, 100_000, -1])
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "cut.safetensors"
-    path.write_bytes(weights.DISTILLED.read_bytes()[:keep])
+    path.write_bytes(sources.DISTILLED.read_bytes()[:keep])
     with pytest.raises(UserError, match="cut") as caught:
-        weights.read_for(spec_for(path))
+        sources.read_for(spec_for(path))
     if keep in (100_000, -1):
         assert "the tensor" in str(caught.value)
 
@@ -132,7 +133,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError, match="not a safetensors file"):
-        weights.read_for(spec_for(path))
+        sources.read_for(spec_for(path))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_wrong_metadata_is_refused(tmp_path: Path, arrays: weights.Arrays, metad
     path = tmp_path / "model.safetensors"
     save_file(arrays, path, metadata)
     with pytest.raises(UserError, match=message):
-        weights.read_for(spec_for(path))
+        sources.read_for(spec_for(path))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_wrong_metadata_is_refused(tmp_path: Path, arrays: weights.Arrays, metad
 )
 def test_sources_that_do_not_exist_are_refused(changes: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        weights.read_for(ExperimentSpec(**changes))  # type: ignore[arg-type]
+        sources.read_for(ExperimentSpec(**changes))  # type: ignore[arg-type]
 
 
 def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +179,7 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(UserError, match="--weights distilled"):
-        weights.read_for(ExperimentSpec(weights="tv_in1k"))
+        sources.read_for(ExperimentSpec(weights="tv_in1k"))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

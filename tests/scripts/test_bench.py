@@ -10,7 +10,7 @@ import pytest
 
 import backends
 import scripts.bench
-from common import precision
+from common.devices import precision
 from scripts import benching, command
 from tests.fake_backend import FakeBackend
 
@@ -41,7 +41,7 @@ class FakeTab:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
-    monkeypatch.setattr(benching, "TabProcess", FakeTab)
+    monkeypatch.setattr(benching, "ChapterProcess", FakeTab)
     monkeypatch.setattr(command, "hand_over", lambda *arguments: None)
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(["amx_bf16"]))
     monkeypatch.chdir(tmp_path)

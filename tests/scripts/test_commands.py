@@ -14,8 +14,8 @@ from PIL import Image
 import backends
 import scripts.run
 import scripts.show
-from common.folder import ImageData
-from common.spec import preset_names
+from common.data.folder import ImageData
+from common.spec.presets import preset_names
 from scripts import command
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
@@ -168,7 +168,7 @@ def test_divergence_in_the_last_step_of_an_epoch_is_one_too(monkeypatch, capsys,
 
 
 def test_a_run_does_not_replace_its_own_source(monkeypatch, capsys, pictures) -> None:
-    from common.weights import DISTILLED
+    from common.network.sources import DISTILLED
 
     Path("out").mkdir()
     source = Path("out/model.safetensors")
@@ -180,7 +180,7 @@ def test_a_run_does_not_replace_its_own_source(monkeypatch, capsys, pictures) ->
 
 
 def test_two_runs_do_not_share_a_folder(monkeypatch, capsys, pictures) -> None:
-    from common.experiment import reserved
+    from common.runs.output import reserved
 
     with reserved(Path("out")):
         assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "partial", "--output", "out") == 2
@@ -192,7 +192,7 @@ def test_sigterm_leaves_a_record_that_says_so(monkeypatch, pictures) -> None:
     import os
     import signal
 
-    monkeypatch.setattr("common.fit.train_epoch", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("common.training.loop.train_epoch", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "scratch", "--output", "out") == 130
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_with_code_130(monkeypatch, pictures) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("common.fit.train_epoch", interrupt)
+    monkeypatch.setattr("common.training.loop.train_epoch", interrupt)
     assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "scratch", "--output", "out") == 130
     assert json.loads(Path("out/record.json").read_text())["status"] == "interrupted"
 
@@ -276,7 +276,7 @@ UNHAPPY = [
 
 def spoil(root: Path) -> None:
     """Everything the unhappy arguments name."""
-    from common.weights import DISTILLED
+    from common.network.sources import DISTILLED
 
     (root / "text.txt").write_text("mine")
     (root / "empty.safetensors").touch()

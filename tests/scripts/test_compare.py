@@ -10,11 +10,12 @@ import pytest
 
 import backends
 import scripts.compare
-from common import experiment, record
-from common.errors import UserError
-from common.fit import Watch
-from common.spec import ExperimentSpec
+from common.contract.watch import Watch
+from common.runs.predictions import agreement
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import run_experiment
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def runs(monkeypatch: pytest.MonkeyPatch, pictures, tmp_path: Path) -> Path:
     monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
     monkeypatch.chdir(tmp_path)
     spec = ExperimentSpec(data=str(pictures.root), image_size=64, batch_size=8, epochs=1, learning_rate=0.01, workers=0)
-    experiment.run(spec, tmp_path / "runs" / "a", Watch())
-    experiment.run(spec.replace(backend="jax"), tmp_path / "runs" / "b", Watch())
-    experiment.run(spec.replace(backend="mxnet", learning_rate=0.02), tmp_path / "runs" / "c", Watch())
+    run_experiment(spec, tmp_path / "runs" / "a", Watch())
+    run_experiment(spec.replace(backend="jax"), tmp_path / "runs" / "b", Watch())
+    run_experiment(spec.replace(backend="mxnet", learning_rate=0.02), tmp_path / "runs" / "c", Watch())
     return tmp_path / "runs"
 
 
@@ -45,7 +46,7 @@ def test_agreement_counts_predictions(runs: Path) -> None:
         arrays = {name: stored[name] for name in stored.files}
     arrays["logits"][3] = arrays["logits"][3][::-1] + 1
     np.savez(path, **arrays)
-    found = record.agreement(runs / "a" / "record.json", runs / "b" / "record.json")
+    found = agreement(runs / "a" / "record.json", runs / "b" / "record.json")
     assert found is not None
     assert found[:2] == (1, 14)
     assert found[2] >= 1
@@ -56,9 +57,9 @@ def test_other_images_are_not_compared(runs: Path) -> None:
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
     np.savez(path, **{**arrays, "names": arrays["names"][::-1]})
-    assert record.agreement(runs / "a" / "record.json", runs / "b" / "record.json") is None
+    assert agreement(runs / "a" / "record.json", runs / "b" / "record.json") is None
     path.unlink()
-    assert record.agreement(runs / "a" / "record.json", runs / "b" / "record.json") is None
+    assert agreement(runs / "a" / "record.json", runs / "b" / "record.json") is None
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

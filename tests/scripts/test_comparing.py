@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import scripts.compare
-from common.errors import UserError
-from common.folder import ImageData
-from common.record import read_record
-from common.spec import ExperimentSpec
+from common.data.folder import ImageData
+from common.runs.record import read_record
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 from scripts import comparing, environments
 from scripts.comparing import Comparison
 from scripts.options import CompareOptions, RunOptions, as_arguments, parse, parse_strategies

@@ -94,7 +94,7 @@ def test_environments_need_nothing_but_the_standard_library():
     )
     command = [sys.executable, "-S", "-c", code]
     loaded = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split()
-    assert set(loaded) - sys.stdlib_module_names <= {"__main__", "backends", "scripts"}
+    assert set(loaded) - sys.stdlib_module_names <= {"__main__", "backends", "common", "scripts"}
 
 
 def test_requirements_are_the_base_the_tests_and_the_backend(root):

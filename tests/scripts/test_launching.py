@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common import parallel
-from common.errors import UserError
+from common.devices import processes
+from common.system.errors import UserError
 from scripts import launching
 from scripts.options import RunOptions, parse
 
@@ -41,21 +41,21 @@ def test_torch_alone_is_given_processes(monkeypatch: pytest.MonkeyPatch) -> None
     assert launching.wants_processes(options("--backend", "torch", "--devices", "2"))
     assert not launching.wants_processes(options("--backend", "torch"))
     assert not launching.wants_processes(options("--backend", "jax", "--devices", "2"))
-    for name, value in parallel.World(1, 2, 1, 2, "a:1").variables().items():
+    for name, value in processes.World(1, 2, 1, 2, "a:1").variables().items():
         monkeypatch.setenv(name, value)
     assert not launching.wants_processes(options("--backend", "torch", "--devices", "2"))
 
 
 def test_a_machine_joins_as_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in parallel.World(coordinator="a:1").variables():
+    for name in processes.World(coordinator="a:1").variables():
         # So that the test leaves none behind.
         monkeypatch.setenv(name, "1")
     place = ["--machines", "2", "--machine", "1", "--coordinator", "10.0.0.5:29500"]
     chosen = options("--backend", "jax", "--devices", "4", *place)
     launching.check(chosen)
     launching.join(chosen)
-    assert parallel.world() == parallel.World(1, 2, 0, 1, "10.0.0.5:29500")
-    assert parallel.local_devices(chosen.spec) == 2
+    assert processes.world() == processes.World(1, 2, 0, 1, "10.0.0.5:29500")
+    assert processes.local_devices(chosen.spec) == 2
 
 
 @dataclass

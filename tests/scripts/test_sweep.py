@@ -14,10 +14,12 @@ import pytest
 
 import backends
 import scripts.sweep
-from common import fit, resnet
-from common.record import read_record
+from common.contract.results import EpochMetrics, History, Predictions
+from common.network import resnet
+from common.runs.record import read_record
 from common.sweep import study as studies
 from common.sweep.study import Study
+from common.training import loop
 from scripts import command, environments, options
 from tests.fake_backend import FakeBackend
 
@@ -118,14 +120,14 @@ def test_the_choice_does_not_see_the_test_images(monkeypatch, small) -> None:
     """The trial that is best on the held-out images is chosen, though it is the worst on the test images."""
     accuracies = iter([0.2, 0.9, 0.4])
 
-    def fit_with(backend, model, spec, data, param_group, watch) -> fit.History:
+    def fit_with(backend, model, spec, data, param_group, watch) -> History:
         accuracy = next(accuracies)
-        metrics = fit.EpochMetrics(1, "everything", 0.1, 0.5, 0.1, 1 - accuracy, 1.0, 1.0, validation_accuracy=accuracy)
-        predictions = fit.Predictions(np.eye(2, dtype=np.float32), np.array([0, 1]))
+        metrics = EpochMetrics(1, "everything", 0.1, 0.5, 0.1, 1 - accuracy, 1.0, 1.0, validation_accuracy=accuracy)
+        predictions = Predictions(np.eye(2, dtype=np.float32), np.array([0, 1]))
         watch.on_epoch(metrics, predictions)
-        return fit.History([metrics], test=predictions, validation=FixedAccuracy(accuracy))
+        return History([metrics], test=predictions, validation=FixedAccuracy(accuracy))
 
-    monkeypatch.setattr(fit, "fit", fit_with)
+    monkeypatch.setattr(loop, "fit", fit_with)
     assert call(monkeypatch, *small, "--vary", "seed=0,1,2") == 0
     assert [result.accuracy for result in results()] == [0.2, 0.9, 0.4]
     assert Study(Path("s.journal")).best().number == 1
@@ -183,12 +185,12 @@ def test_a_diverged_trial_is_a_result(monkeypatch, capsys, small) -> None:
 
 def test_unpromising_trials_are_pruned(monkeypatch, small) -> None:
     """After five complete trials one below their median ends after its second epoch."""
-    see = fit.epoch_metrics
+    see = loop.epoch_metrics
 
     def fixed(*arguments):
         return replace(see(*arguments), validation_accuracy=0.1 if len(results()) == 6 else 0.9)
 
-    monkeypatch.setattr(fit, "epoch_metrics", fixed)
+    monkeypatch.setattr(loop, "epoch_metrics", fixed)
     arguments = ["--vary", "seed=0,1,2,3,4,5", "--epochs", "3", "--pruner", "median"]
     assert call(monkeypatch, *small, *arguments) == 0
     assert [result.outcome for result in results()] == ["complete"] * 5 + ["pruned"]
@@ -200,7 +202,7 @@ def test_unpromising_trials_are_pruned(monkeypatch, small) -> None:
 
 
 def test_ctrl_c_leaves_a_study_that_continues(monkeypatch, capsys, small) -> None:
-    whole, calls = fit.train_epoch, []
+    whole, calls = loop.train_epoch, []
 
     def interrupt_third(*arguments):
         calls.append(1)
@@ -208,7 +210,7 @@ def test_ctrl_c_leaves_a_study_that_continues(monkeypatch, capsys, small) -> Non
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(fit, "train_epoch", interrupt_third)
+    monkeypatch.setattr(loop, "train_epoch", interrupt_third)
     arguments = [*small, "--vary", "seed=0,1,2"]
     assert call(monkeypatch, *arguments) == 130
     assert [result.outcome for result in results()] == ["complete", "interrupted"]
@@ -222,7 +224,7 @@ def test_an_error_ends_the_sweep_and_its_point_is_tried_again(monkeypatch, small
         raise MemoryError("no memory left")
 
     with monkeypatch.context() as broken:
-        broken.setattr(fit, "train_epoch", fail)
+        broken.setattr(loop, "train_epoch", fail)
         broken.setattr(sys, "argv", ["command", *small, "--vary", "seed=0,1"])
         with pytest.raises(MemoryError):
             command.start("sweep", scripts.sweep.main)
@@ -252,15 +254,16 @@ def test_backends_share_a_study(monkeypatch, small) -> None:
 WORKER = """
 import sys, time
 import backends
-from common import fit, resnet
+from common.network import resnet
+from common.training import loop
 from tests.fake_backend import FakeBackend
 backends.load = lambda name: FakeBackend()
 resnet.initial_network = resnet.initial_head
-whole = fit.train_epoch
+whole = loop.train_epoch
 def slow(*arguments):
     time.sleep(float(sys.argv[1]))
     return whole(*arguments)
-fit.train_epoch = slow
+loop.train_epoch = slow
 from scripts import environments, sweep
 environments.ready_python = lambda name: None
 sys.exit(sweep.main(sys.argv[2:]))

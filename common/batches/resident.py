@@ -1,0 +1,197 @@
+"""The data set in the device's memory: its decoded pixels are copied there once, and each batch is made there.
+
+What the shared pipeline does with Pillow, a backend does with two matrix products, one along each axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.batches.prefetch import prefetch
+from common.batches.shared import ImageSource
+from common.batches.source import BatchSource
+from common.contract.backend import Backend
+from common.data.folder import ImageData, Sample
+from common.data.images import UnreadableImage, upright_size
+from common.preprocessing import crops, draws, transforms
+from common.preprocessing.crops import Cut
+from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places, places_of, segments_across
+from common.preprocessing.transforms import Labels, Transform
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.system.machine import gibibytes
+
+LIMIT = "FINE_TUNING_RESIDENT_GIB"
+DEFAULT_LIMIT_GIB = 8.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the images of an experiment lie in one array."""
+
+    places: dict[Sample, tuple[int, int, int]]
+    """First segment, width and height in pixels."""
+    segments: int
+    height: int
+    """The largest height, in pixels."""
+    width: int
+    """The largest width, rounded up to whole segments."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all pixels, those between images included."""
+        return self.segments * SEGMENT * 3
+
+
+def image_source(backend: Backend, spec: ExperimentSpec, transform: Transform, data: ImageData) -> BatchSource:
+    """Where an experiment's batches come from, unless from the framework's own pipeline."""
+    return ResidentImages(backend, spec, transform, data) if spec.pipeline == "resident" else ImageSource(data.read)
+
+
+def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layout:
+    """The places of all images that the experiment looks at. Raises UserError where they need more than
+    FINE_TUNING_RESIDENT_GIB (8 GiB unless set) of the device's memory, with the work on a batch, or where one is too
+    long."""
+    samples = tuple(dict.fromkeys((*(data.train if spec.epochs else ()), *data.validation, *data.test)))
+    places, segments = {}, 0
+    for sample in samples:
+        width, height = upright_size(sample.path)
+        check_size(sample, width, height, transform)
+        places[sample] = segments, width, height
+        segments += height * segments_across(width)
+    sizes = [(height, segments_across(width) * SEGMENT) for _, width, height in places.values()]
+    layout = Layout(places, segments, *(max(side) for side in zip(*sizes, strict=True)))
+    limit, work = gibibytes(LIMIT, DEFAULT_LIMIT_GIB), batch_bytes(spec, transform, layout)
+    if layout.bytes + work > limit:
+        largest = max(samples, key=lambda sample: places[sample][1] * places[sample][2])
+        _, width, height = places[largest]
+        raise UserError(
+            f"pipeline = resident: {layout.bytes / 2**30:.1f} GiB of pixels and {work / 2**30:.1f} GiB for the work on "
+            f"a batch are more than {limit / 2**30:.1f} GiB; the largest image is {largest.name}, {width} x {height} "
+            f"px. Choose --pipeline shared, or set {LIMIT} to what the device has room for"
+        )
+    return layout
+
+
+def check_size(sample: Sample, width: int, height: int, transform: Transform) -> None:
+    """Raise UserError for an image whose weights `Backend.resident_batch` could not compute in 32 bits."""
+    long, short = max(width, height), min(width, height)
+    resized = max(transform.resize_size * long // short, transform.resize_size)
+    # The sum of the weights, which DIGIT multiplies, and the middle of the last pixel.
+    weights = 2 * long**2 / transform.image_size + 2 * resized
+    if max((DIGIT + 1) * weights, 2 * (long + 1) * resized) >= 2**31:
+        raise UserError(
+            f"pipeline = resident: {sample.name} is too long for it, {width} x {height} px; choose --pipeline shared"
+        )
+
+
+def batch_bytes(spec: ExperimentSpec, transform: Transform, layout: Layout) -> int:
+    """About how many bytes it takes to make a batch of the largest images: their pixels as 8-bit values and twice as
+    float32, and the weights along an axis as a few whole numbers."""
+    pixels, side = 3 * layout.height * layout.width, max(layout.height, layout.width)
+    return min(spec.batch_size, len(layout.places)) * (9 * pixels + 32 * transform.image_size * side)
+
+
+def describe(spec: ExperimentSpec, data: ImageData) -> dict[str, Any]:
+    """What the record says of the images on the device; raises UserError as `lay_out` does."""
+    layout = lay_out(spec, transforms.transform_for(spec), data)
+    return {"images": len(layout.places), "bytes": layout.bytes}
+
+
+def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) -> NDArray[np.uint8]:
+    """The pixels of all images, (segments, SEGMENT, 3), in the channel order of the weights."""
+    whole = np.zeros((layout.segments, SEGMENT, 3), np.uint8)
+
+    def put(sample: Sample) -> None:
+        first, width, height = layout.places[sample]
+        pixels = np.asarray(data.read(sample))
+        if pixels.shape != (height, width, 3):
+            raise UnreadableImage(sample.path, "changed while it was read")
+        across = segments_across(width)
+        rows = whole[first : first + height * across].reshape(height, across * SEGMENT, 3)
+        rows[:, :width] = pixels[..., ::-1] if transform.channel_order == "BGR" else pixels
+
+    for _ in prefetch(put, layout.places, workers, look_ahead=2 * workers):
+        pass
+    return whole
+
+
+class ResidentImages:
+    """Batches of images that are on the device: a `common.batches.source.BatchSource`, whose batches are Places until
+    `on_device` makes images of them."""
+
+    def __init__(self, backend: Backend, spec: ExperimentSpec, transform: Transform, data: ImageData) -> None:
+        self.layout = lay_out(spec, transform, data)
+        self.store = backend.to_device(spec, pack(self.layout, data, transform, spec.workers))
+
+    def train_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
+        """`common.batches.shared.train_batches`: the same order and the same draws."""
+
+        def cut(index: int) -> Cut:
+            return crops.training_cut(self.size(samples[index]), transform, spec.seed, epoch, index)
+
+        order = draws.epoch_order(len(samples), spec.seed, epoch)
+        return self.batches(spec, transform, samples, [int(index) for index in order], cut)
+
+    def test_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
+        """`common.batches.shared.test_batches`."""
+
+        def cut(index: int) -> Cut:
+            return crops.test_cut(self.size(samples[index]), transform)
+
+        return self.batches(spec, transform, samples, range(len(samples)), cut)
+
+    def on_device(self, backend: Backend, images: tuple[Places, Frame], labels: Labels) -> tuple[Any, Any]:
+        """The batch as the backend takes it."""
+        places, frame = images
+        return backend.resident_batch(self.store, places, frame, labels)
+
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """Width and height of an image."""
+        return self.layout.places[sample][1:]
+
+    def batches(
+        self,
+        spec: ExperimentSpec,
+        transform: Transform,
+        samples: Sequence[Sample],
+        order: Sequence[int],
+        cut: Callable[[int], Cut],
+    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
+        """Batches of the samples whose indices are `order`, the image `index` cut as `cut(index)` says."""
+
+        def batch(start: int) -> tuple[tuple[Places, Frame], Labels]:
+            chosen = order[start : start + spec.batch_size]
+            found = [self.layout.places[samples[index]] for index in chosen]
+            places = places_of(found, [cut(index) for index in chosen], transform.image_size)
+            labels = np.array([samples[index].label for index in chosen], np.int64)
+            return (places, frame_of(found, bool(places.turned.any()), self.layout, transform)), labels
+
+        # One thread draws ahead while this one waits for the device.
+        return prefetch(batch, range(0, len(order), spec.batch_size), min(spec.workers, 1), look_ahead=2)
+
+
+def frame_of(found: Sequence[tuple[int, int, int]], turns: bool, layout: Layout, transform: Transform) -> Frame:
+    """What holds every image of a batch: the powers of two next above their sides, or the layout's largest sides.
+
+    Few sizes, as each costs a compilation; and yet one huge image costs the other batches nothing.
+    """
+    height, width = (max(SEGMENT, *(place[axis] for place in found)) for axis in (2, 1))
+    height, width = min(_power_of_two(height), layout.height), min(_power_of_two(width), layout.width)
+    if turns:
+        height = width = segments_across(max(height, width)) * SEGMENT
+    return Frame(height, width, turns, transform.image_size, transform.scale, transform.mean, transform.std)
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not below `number`."""
+    return 1 << (number - 1).bit_length()

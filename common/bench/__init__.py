@@ -1,0 +1,1 @@
+"""Speed, measured against the chapter's own code."""

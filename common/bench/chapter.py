@@ -1,0 +1,149 @@
+"""The chapter's own code of one framework in a process of its own, where the framework has its own settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import RunError
+from common.system.machine import peak_memory, without_messages
+
+# Backend -> the fields of a spec with which it does what its tab does.
+SAME_JOB: dict[str, dict[str, Any]] = {
+    "torch": {"model": "resnet18", "train_crop": "random_resized_crop", "loss_reduction": "sum"},
+    "keras": {
+        "model": "resnet50",
+        "train_crop": "resize_random_crop",
+        "loss_reduction": "mean",
+        "optimizer": "momentum",
+    },
+    "jax": {
+        "model": "resnet18",
+        "train_crop": "resize_random_crop",
+        "loss_reduction": "mean",
+        "batch_norm": "frozen",
+    },
+    "mxnet": {"model": "resnet18_v2", "train_crop": "random_resized_crop", "loss_reduction": "sum"},
+}
+
+
+def same_job(spec: ExperimentSpec) -> ExperimentSpec:
+    """`spec` with the network and the choices of its framework's tab."""
+    return spec.replace(test_resize="squash", flip=True, weight_decay=1e-3, **SAME_JOB[spec.backend])
+
+
+class ChapterProcess:
+    """A process that does what the tab does, a piece at a time; idle in between. Use it in a `with` statement.
+
+    Start it before the backend is imported, whose settings it would inherit.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """file: the chapter's code, one of `backends.chapter_file`."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(file, other), daemon=True)
+        self.process.start()
+        other.close()
+
+    def __enter__(self) -> ChapterProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close()
+        self.process.join(timeout=10)
+        if self.process.is_alive():
+            self.process.terminate()
+
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool = False) -> None:
+        """A new network and new input pipelines, over the class folders `folder`/train and `folder`/test.
+
+        frozen: whether the backbone does not train, as in the chapter's exercise.
+        """
+        self._ask("configure", folder, image_size, batch_size, classes, frozen)
+
+    def train(self) -> tuple[int, float]:
+        """An epoch: the number of images and the seconds."""
+        images, seconds = self._ask("train")
+        return images, seconds
+
+    def test(self) -> tuple[int, float]:
+        """An evaluation: the number of images and the seconds."""
+        images, seconds = self._ask("test")
+        return images, seconds
+
+    def peak_memory(self) -> int:
+        """Most bytes the process held in main memory."""
+        return int(self._ask("peak_memory"))
+
+    def _ask(self, question: str, *arguments: Any) -> Any:
+        try:
+            self.connection.send((question, arguments))
+            answer = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise RunError(f"the process of the chapter's tab ended at {question!r}; its messages are above") from error
+        if isinstance(answer, Exception):
+            raise RunError(f"the chapter's tab failed at {question!r}: {answer}") from answer
+        return answer
+
+
+class Chapter:
+    """What the process holds."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool) -> None:
+        self.network = self.module.make_network(image_size, classes, frozen)
+        self.optimizer = self.module.make_optimizer(self.network)
+        self.train_batches = self.module.train_batches(folder, image_size, batch_size)
+        self.test_batches = self.module.test_batches(folder, image_size, batch_size)
+
+    def train(self) -> tuple[int, float]:
+        start = time.perf_counter()
+        return self.module.train_epoch(self.network, self.optimizer, self.train_batches), time.perf_counter() - start
+
+    def test(self) -> tuple[int, float]:
+        start = time.perf_counter()
+        return self.module.evaluate(self.network, self.test_batches), time.perf_counter() - start
+
+    def peak_memory(self) -> int:
+        return peak_memory()
+
+
+def serve(file: Path, connection: Connection) -> None:
+    """Answer the questions of a ChapterProcess until it closes the connection."""
+    tab: Chapter | None = None
+    while True:
+        try:
+            question, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            with without_messages():
+                tab = tab or Chapter(load(file))
+            answer = getattr(tab, question)(*arguments)
+        except Exception as error:  # goes to the process that asked
+            answer = RunError(f"{type(error).__name__}: {error}")
+        connection.send(answer)
+
+
+def load(file: Path) -> ModuleType:
+    """The chapter's code from its file: importing the package around it would change the framework's settings."""
+    specification = importlib.util.spec_from_file_location(f"chapter_of_{file.parent.name}", file)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    # TensorFlow looks up the module of a function that it compiles.
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module

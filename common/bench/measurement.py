@@ -1,0 +1,324 @@
+"""How fast an experiment runs, held against the chapter's tab, against ready batches and against the machine.
+
+A machine is never equally fast twice, so everything is measured in short slices, round after round, and every ratio
+is the median of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.batches import resident
+from common.batches.source import BatchSource
+from common.bench.chapter import ChapterProcess
+from common.contract.backend import Backend
+from common.contract.watch import Quiet
+from common.data import decoded
+from common.data.folder import ImageData, Sample, read_folder
+from common.method import feature_reuse, phases
+from common.network import resnet, sources, weights
+from common.preprocessing import transforms
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.training import evaluation, loop
+
+PRODUCT_SIDE = 2048
+# Backward passes form two products where the forward pass forms one.
+PASSES = {"train": 3, "test": 1}
+
+Slice = Callable[[], tuple[int, float]]
+"""Does a piece of work; how much of it (images, or products), and in how many seconds."""
+
+
+@dataclass
+class Case:
+    """One thing that is measured."""
+
+    job: str
+    """`train`, `test`, or `product`: a matrix product."""
+    way: str
+    """`tab`, `ours`, `ready` (ready batches), `input` (the input pipeline alone), or `product`."""
+    precision: str
+    rates: list[float] = field(default_factory=list)
+    """Images (products) a second, one a round."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.job} {self.way} {self.precision}"
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+
+@dataclass
+class Result:
+    """The measurements of one image size and batch size."""
+
+    image_size: int
+    batch_size: int
+    train_images: int
+    test_images: int
+    flops: int
+    """Floating-point operations of one image's forward pass."""
+    cases: list[Case]
+
+    def case(self, job: str, way: str, precision: str = "fp32") -> Case | None:
+        """The case of these, if it was measured."""
+        return next(
+            (case for case in self.cases if (case.job, case.way, case.precision) == (job, way, precision)), None
+        )
+
+    def ratio(self, case: Case, way: str) -> float | None:
+        """How many times as fast `case` is as `way` does the same job, as the median over the rounds."""
+        other = self.case(case.job, way, "fp32" if way == "tab" else case.precision)
+        if other is None or other is case:
+            return None
+        return statistics.median(one / two for one, two in zip(case.rates, other.rates, strict=True))
+
+    def share_of_peak(self, case: Case) -> float | None:
+        """Which part of the rate of a large matrix product in the same framework and precision is reached."""
+        product = self.case("product", "product", case.precision)
+        if product is None or case.job not in PASSES or case.way == "input":
+            return None
+        work = self.flops * PASSES[case.job]
+        pairs = zip(case.rates, product.rates, strict=True)
+        return statistics.median(images * work / (products * 2 * PRODUCT_SIDE**3) for images, products in pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "image_size": self.image_size,
+            "batch_size": self.batch_size,
+            "train_images": self.train_images,
+            "test_images": self.test_images,
+            "forward_flops_per_image": self.flops,
+            "cases": [
+                {
+                    "job": case.job,
+                    "way": case.way,
+                    "precision": case.precision,
+                    "per_second": case.rate,
+                    "per_second_by_round": case.rates,
+                    "times_tab": self.ratio(case, "tab"),
+                    "times_ready": self.ratio(case, "ready"),
+                    "share_of_peak": self.share_of_peak(case),
+                }
+                for case in self.cases
+            ],
+        }
+
+
+def measure(slices: dict[str, Slice], repeats: int, watch: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Rates by name: every slice once for nothing, which compiles and fills caches, then `repeats` rounds of all.
+
+    Every second round goes backwards, so that no slice always follows the same one.
+    """
+    names = list(slices)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        watch(f"warming up: {name}")
+        slices[name]()
+    for number in range(repeats):
+        for name in names if number % 2 == 0 else reversed(names):
+            watch(f"round {number + 1} of {repeats}: {name}")
+            count, seconds = slices[name]()
+            rates[name].append(count / seconds)
+    return rates
+
+
+def run(
+    backend: Backend,
+    tab: ChapterProcess,
+    spec: ExperimentSpec,
+    precisions: Sequence[str],
+    data: ImageData,
+    repeats: int,
+    watch: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Measure one image size and batch size; the images of `data` are one slice.
+
+    spec: the tab's job (`common.bench.chapter.same_job`) with weights of its architecture.
+    """
+    assert spec.image_size is not None
+    tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
+    slices: dict[str, Slice] = {"train tab fp32": tab.train, "test tab fp32": tab.test}
+    data, _ = decoded.attach(spec, data)
+    source = resident.image_source(backend, spec, transforms.transform_for(spec), data)
+    for precision in precisions:
+        slices.update(our_slices(backend, spec.replace(precision=precision), data, source))
+    slices.update(input_slices(backend, spec, data, source))
+    measured = measure(slices, repeats, watch)
+    cases = [Case(*_words(name), rates) for name, rates in measured.items()]
+    flops = resnet.forward_flops(resnet.architecture(spec.backend, spec.model), spec.image_size, spec.classes)
+    return Result(spec.image_size, spec.batch_size, len(data.train), len(data.test), flops, cases)
+
+
+def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: BatchSource) -> dict[str, Slice]:
+    """Training and evaluation by `common.training.loop`, the same on ready batches, and a product."""
+    transform = transforms.transform_for(spec)
+    model = backend.build_models(spec).fine_tune
+    (phase,) = phases.phases(spec)
+    trainer = backend.Trainer(model, spec, phase)
+    epochs, constant_rate = itertools.count(1), [1.0] * math.ceil(len(data.train) / spec.batch_size)
+    ready_train = list(loop.train_batches(backend, spec, transform, data, 1, source))
+    ready_test = list(evaluation.test_batches(backend, spec, transform, data.test, source))
+    product = backend.make_product(spec, PRODUCT_SIDE)
+
+    def train() -> None:
+        loop.train_epoch(backend, trainer, spec, transform, data, next(epochs), Quiet(), constant_rate, source)
+
+    def test() -> None:
+        evaluation.predict(backend, model, spec, transform, data.test, Quiet(), source)
+
+    def train_ready() -> None:
+        for images, labels in ready_train:
+            trainer.train_step(images, labels)
+        trainer.read_sums()
+
+    def test_ready() -> None:
+        for images, _ in ready_test:
+            backend.logits(model, images)
+
+    training, testing = len(data.train), len(data.test)
+    return {
+        f"train ours {spec.precision}": timed(train, training),
+        f"train ready {spec.precision}": timed(train_ready, training),
+        f"test ours {spec.precision}": timed(test, testing),
+        f"test ready {spec.precision}": timed(test_ready, testing),
+        f"product product {spec.precision}": timed(product, 1),
+    }
+
+
+def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: BatchSource) -> dict[str, Slice]:
+    """The input pipeline alone, up to batches as the framework takes them."""
+    transform = transforms.transform_for(spec)
+    epochs = itertools.count(1)
+    product = backend.make_product(spec, 8)
+
+    def wait_for(batches: Iterator[tuple[Any, Any]]) -> None:
+        for images, _ in batches:
+            # What computes an image beside this thread: JAX's and MXNet's arrays say so, a GPU works in order.
+            for name in {"block_until_ready", "wait_to_read"} & set(dir(images)):
+                getattr(images, name)()
+        product()
+
+    def train() -> None:
+        wait_for(loop.train_batches(backend, spec, transform, data, next(epochs), source))
+
+    def test() -> None:
+        wait_for(evaluation.test_batches(backend, spec, transform, data.test, source))
+
+    return {"train input fp32": timed(train, len(data.train)), "test input fp32": timed(test, len(data.test))}
+
+
+def timed(do: Callable[[], None], count: int) -> Slice:
+    """`do` as a slice of `count` pieces."""
+
+    def piece() -> tuple[int, float]:
+        start = time.perf_counter()
+        do()
+        return count, time.perf_counter() - start
+
+    return piece
+
+
+def whole_job(
+    backend: Backend,
+    tab: ChapterProcess,
+    spec: ExperimentSpec,
+    data: ImageData,
+    watch: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Seconds of a whole training of `spec.epochs` epochs with evaluations, by the chapter's code and by this project.
+
+    What is made once a run is part of it: networks, compiled steps, decoded images. For feature extraction the tab's
+    backbone is frozen as in the chapter's exercise, and `seconds_again` are those of a second training of ours, which
+    finds the features of the first.
+    """
+    assert spec.image_size is not None
+    watch(f"{spec.strategy}, {spec.epochs} epochs: the tab")
+    start = time.perf_counter()
+    frozen = spec.strategy == "feature-extraction"
+    tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes), frozen)
+    for _ in range(spec.epochs):
+        tab.train()
+        tab.test()
+    tab_seconds = time.perf_counter() - start
+    reused = any(feature_reuse.reused(spec, phase) for phase in phases.phases(spec))
+    seconds = []
+    for _ in range(2 if reused else 1):
+        watch(f"{spec.strategy}, {spec.epochs} epochs: ours")
+        start = time.perf_counter()
+        attached, _ = decoded.attach(spec, data)
+        backend.train_fine_tuning(backend.build_models(spec).fine_tune, spec, attached, watch=Quiet())
+        seconds.append(time.perf_counter() - start)
+    return {
+        "strategy": spec.strategy,
+        "precision": spec.precision,
+        "epochs": spec.epochs,
+        "tab_seconds": tab_seconds,
+        "seconds": seconds[0],
+        "times_tab": tab_seconds / seconds[0],
+        "seconds_again": seconds[1] if reused else None,
+    }
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for weights, images and all that is cached from now on, deleted in the end."""
+    before = os.environ.get("FINE_TUNING_CACHE")
+    with tempfile.TemporaryDirectory(prefix="fine-tuning-bench-") as name:
+        os.environ["FINE_TUNING_CACHE"] = name
+        try:
+            yield Path(name)
+        finally:
+            os.environ.pop("FINE_TUNING_CACHE")
+            if before is not None:
+                os.environ["FINE_TUNING_CACHE"] = before
+
+
+def random_weights(folder: Path, spec: ExperimentSpec) -> Path:
+    """A source network of random numbers for `spec`: as fast as any other, and there without a network."""
+    architecture = resnet.architecture(spec.backend, spec.model)
+    classes = tuple(f"class {index}" for index in range(resnet.SOURCE_CLASSES))
+    own = sources.CAFFE if architecture == "resnet50_keras" else weights.Preprocessing()
+    header = weights.Header(architecture, classes, own, "random numbers")
+    path = folder / f"{architecture}.safetensors"
+    arrays = resnet.initial_network(architecture, len(classes), spec.seed)
+    weights.write(path, weights.Checkpoint(header, arrays))
+    return path
+
+
+def link_images(data: ImageData, folder: Path, steps: int, batch_size: int) -> ImageData:
+    """Class folders with links to the first images of every class of `data`: `steps` full batches to train on, and
+    as many to test on, or as many as there are."""
+    for split, samples in (("train", data.train), ("test", data.test)):
+        count = min(steps, len(samples) // batch_size) * batch_size
+        if count == 0:
+            raise UserError(f"--batch-size {batch_size}: there are only {len(samples)} {split} images in {data.name}")
+        for number, sample in enumerate(spread(samples, count)):
+            place = folder / split / data.classes[sample.label] / f"{number:05d}{sample.path.suffix}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(sample.path.resolve())
+    return read_folder(folder, progress=False)
+
+
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """`count` of the samples, evenly over their list, which is sorted by class."""
+    return [samples[index * len(samples) // count] for index in range(count)]
+
+
+def _words(name: str) -> tuple[str, str, str]:
+    job, way, precision = name.split(" ")
+    return job, way, precision

@@ -1,0 +1,1 @@
+"""What a backend provides, what training gives back, and who is told how it goes."""

@@ -1,0 +1,1 @@
+"""From a name or path to labelled samples and upright pixels."""

@@ -1,0 +1,307 @@
+"""Data sets by name or path: "hotdog" (downloaded), "demo" (drawn here), a folder of class folders, or a zip of one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import lzma
+import re
+import shutil
+import stat
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pooch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from common.data import demo
+from common.data.folder import BadImages, ImageData, read_folder
+from common.system.caches import cache_folder
+from common.system.errors import UserError
+from common.system.files import user_path
+
+DATASETS = {
+    "hotdog": "the chapter's photographs, 2,000 to train and 800 to test, hot dogs and other food; downloaded once",
+    "demo": "drawn pictures of the same job, 400 to train and 200 to test; made on this machine, no network needed",
+}
+
+HOTDOG_SHA1 = "fba480ffa8aa7e0febbb511d181409f899b9baa5"
+# Plain http may follow https because nothing is opened whose SHA-1 is not the one above.
+HOTDOG_URLS = (
+    "https://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip",
+    "http://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip",
+)
+
+MAX_UNPACKED = 20 * 1024**3
+"""Bytes: a zip that would unpack to more is refused."""
+
+MAX_RATIO = 200
+"""A zip that grows by more than this factor is refused; photographs hardly grow at all."""
+
+RATIO_FREE = 100 * 1024**2
+"""Bytes: below this unpacked size the factor doesn't matter."""
+
+_OTHER_WAYS = (
+    "Try again later, name another copy with --data-url URL --data-sha1 SHA1, "
+    "or a folder or zip on this machine with --data PATH. --data demo needs no network."
+)
+
+
+def load(
+    data: str,
+    *,
+    url: str | None = None,
+    sha1: str | None = None,
+    bad_images: BadImages = "error",
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> ImageData:
+    """The samples of `data`: "hotdog", "demo", or the path of a folder or zip with train/<class>/ and test/<class>/.
+
+    A name in DATASETS means that data set even beside a folder of the same name; write "./hotdog" for the folder.
+    `url` is another place to download "hotdog" from and needs `sha1`, the hex SHA-1 of that zip; a copy with another
+    SHA-1 than the chapter's is named "hotdog@" and the first 8 digits. The rest goes to
+    `common.data.folder.read_folder`.
+    Downloads, unpacked zips and drawn images are kept in `cache` (default `cache_folder()`) and made only once.
+    Raises UserError for everything that can be mended: no such data, no network, wrong SHA-1, an unsafe or damaged zip,
+    and what read_folder refuses.
+    """
+    cache = Path(cache) if cache is not None else cache_folder()
+    sha1 = _source_sha1(data, url, sha1)
+    zipped: str | None = None
+    if data == "demo":
+        name, root = data, _demo(cache, progress)
+    elif data == "hotdog":
+        name = data if sha1 == HOTDOG_SHA1 else f"{data}@{sha1[:8]}"
+        zipped = url or HOTDOG_URLS[0]
+        root = _hotdog((url,) if url else HOTDOG_URLS, sha1, cache, progress)
+    else:
+        path = user_path("--data", data)
+        if not path.exists():
+            raise UserError(f"There is no {data}. --data takes {', '.join(DATASETS)}, or the path of a folder or zip.")
+        name, root = path.resolve().name, path
+        if not path.is_dir():
+            name, zipped = path.stem, str(path)
+            root = _unpacked(path, _sha1(path), cache)
+    try:
+        found = read_folder(
+            root, bad_images=bad_images, train_limit=train_limit, test_limit=test_limit, progress=progress
+        )
+    except UserError as error:
+        if zipped is None:
+            raise
+        raise UserError(f"In {zipped}, unpacked to {root}: {error}") from error
+    return replace(found, name=name)
+
+
+def _source_sha1(data: str, url: str | None, sha1: str | None) -> str:
+    if data != "hotdog" and (url is not None or sha1 is not None):
+        raise UserError(f"--data-url and --data-sha1 belong to --data hotdog, not to --data {data}.")
+    if url is None and sha1 is not None:
+        raise UserError("--data-sha1 belongs to --data-url: give both, or neither for the chapter's own copy.")
+    if url is None:
+        return HOTDOG_SHA1
+    if sha1 is None:
+        raise UserError(f"--data-url {url} needs --data-sha1, the SHA-1 of that zip: nothing is opened unchecked.")
+    if not re.fullmatch(r"[0-9a-fA-F]{40}", sha1):
+        raise UserError(f"--data-sha1 {sha1!r} is not a SHA-1: it takes 40 hexadecimal digits.")
+    if not re.match(r"https?://", url):
+        raise UserError(f"--data-url {url} is no http or https address. For a file on this machine use --data PATH.")
+    return sha1.lower()
+
+
+def _demo(cache: Path, progress: bool) -> Path:
+    train, test, size, seed = demo.DEFAULTS
+    target = cache / "demo" / f"v{demo.DEMO_VERSION}-{train}-{test}-{size}px-seed{seed}"
+    _make_once(target, lambda folder: demo.render(folder, train, test, size, seed, progress=progress))
+    return target
+
+
+def _hotdog(urls: tuple[str, ...], sha1: str, cache: Path, progress: bool) -> Path:
+    target = cache / "unpacked" / sha1
+    _make_once(target, lambda folder: _unpack(_download(urls, sha1, cache / "downloads", progress), folder))
+    return target
+
+
+def _unpacked(archive: Path, sha1: str, cache: Path) -> Path:
+    target = cache / "unpacked" / sha1
+    _make_once(target, lambda folder: _unpack(archive, folder))
+    return target
+
+
+def _sha1(path: Path) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    return digest.hexdigest()
+
+
+def _make_once(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a folder that appears as `target` only when whole; one process does it while others wait."""
+    if target.is_dir():
+        return
+    partial = target.with_name(target.name + ".partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(target.name + ".lock")):
+            if target.is_dir():
+                return
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                fill(partial)
+                partial.rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"Can't write {target}: {error.strerror or error}. "
+            "Free space there, or set FINE_TUNING_CACHE to another folder."
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print(f"Another process is preparing {path.with_suffix('')}; waiting for it.", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _download(urls: tuple[str, ...], sha1: str, folder: Path, progress: bool) -> Path:
+    pooch.get_logger().setLevel(logging.WARNING)
+    failures = []
+    for url in urls:
+        try:
+            with _download_bar(progress) as bar:
+                fetch = _Fetch(pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=30))
+                return Path(pooch.retrieve(url, f"sha1:{sha1}", f"{sha1}.zip", folder, downloader=fetch))
+        except OSError as error:  # what requests raises for network, time-out and HTTP status is one too
+            failures.append(f"  {url}: {error}")
+        except ValueError:
+            failures.append(f"  {url}: {fetch.seen or 'not a usable address'}, expected {sha1}")
+    raise UserError("\n".join(["The hot dog photographs could not be downloaded:", *failures, _OTHER_WAYS]))
+
+
+class _Fetch:
+    """A pooch downloader that remembers what came, because pooch deletes a file of the wrong SHA-1 at once."""
+
+    def __init__(self, downloader: Callable[..., object]) -> None:
+        self.downloader = downloader
+        self.seen = ""
+
+    def __call__(self, url: str, output_file: str, pooch_: object) -> None:
+        self.downloader(url, output_file, pooch_)
+        path = Path(output_file)
+        with open(path, "rb") as file:
+            start = file.read(256).lstrip().lower()
+        what = "a web page instead of a zip" if start.startswith((b"<!doctype", b"<html")) else "another file"
+        self.seen = f"the server sent {what} ({path.stat().st_size:,} bytes, SHA-1 {_sha1(path)})"
+
+
+class _Bar:
+    """What pooch asks of a progress bar, on top of rich."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("downloading hotdog.zip", total=None)
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._total = size
+        self._progress.update(self._task, total=size or None)
+
+    def update(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def reset(self) -> None:
+        self._progress.reset(self._task, total=self._total or None)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+@contextmanager
+def _download_bar(shown: bool) -> Iterator[_Bar]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
+        yield _Bar(progress)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write every file of the zip under `folder`. Raises UserError for a zip that is unsafe or damaged."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            places = [_safe_place(member, archive) for member in members]
+            _refuse_bomb(members, archive)
+            for member, place in zip(members, places, strict=True):
+                target = folder / place
+                if member.is_dir():
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # "x": two members of one name, or of one name on a disk that ignores case, must not hide one another.
+                with opened.open(member) as source, open(target, "xb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"{archive} is no zip, or a damaged one ({error}). Get it again, or unpack it yourself."
+        ) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        name = Path(error.filename).relative_to(folder)
+        raise UserError(
+            f"{archive} holds two entries for {name}. Unpack it yourself and give --data the folder."
+        ) from error
+
+
+def _safe_place(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
+    name = member.filename.replace("\\", "/")
+    place = PurePosixPath(name)
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if place.is_absolute() or ".." in place.parts or re.match(r"[A-Za-z]:", name) or not place.parts:
+        fault = "would be written outside the data folder"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        fault = "is a link or device, not a file"
+    elif member.flag_bits & 0x1:
+        fault = "is encrypted"
+    else:
+        return place
+    raise UserError(f"{archive} is refused: its entry {member.filename!r} {fault}. Nothing was unpacked.")
+
+
+def _refuse_bomb(members: list[zipfile.ZipInfo], archive: Path) -> None:
+    size = sum(member.file_size for member in members)
+    ratio = size / max(1, archive.stat().st_size)
+    if size > MAX_UNPACKED:
+        fault = f"it would unpack to {size:,} bytes, more than the {MAX_UNPACKED:,} allowed"
+    elif size > RATIO_FREE and ratio > MAX_RATIO:
+        fault = f"it would grow {ratio:,.0f} times to {size:,} bytes, as no photographs do"
+    else:
+        return
+    raise UserError(f"{archive} is refused: {fault}. Nothing was unpacked.")

@@ -1,0 +1,295 @@
+"""Class folders on disk -> labelled samples, with every unreadable image found before training begins."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from common.data.images import IMAGE_SUFFIXES, UnreadableImage, open_rgb
+from common.system.errors import UserError
+
+BadImages = Literal["error", "skip"]
+SPLITS = ("train", "test")
+LAYOUT = "train/<class>/ and test/<class>/ with the same class names in both, at least two, and images inside"
+MAX_LISTED = 20
+
+_NEVER_DATA = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: where it lies, its class index, and its name, a posix path under the root ("test/hotdog/0001.jpg")."""
+
+    path: Path
+    label: int
+    name: str
+    mark: str = field(default="", compare=False)
+    """Size and date of the file when the data set was read, before any pixel of a run was; empty if not known."""
+
+
+def read_file(sample: Sample) -> Image.Image:
+    """Decode a sample's file: upright, RGB. Raises common.data.images.UnreadableImage."""
+    return open_rgb(sample.path)
+
+
+# How an image is read.
+Read = Callable[[Sample], Image.Image]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set on disk. Samples are sorted by class, then by name; labels index `classes`."""
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    skipped: tuple[Skipped, ...]
+    validation: tuple[Sample, ...] = ()
+    """Images held back from `train`."""
+    read: Read = field(default=read_file, compare=False, repr=False)
+    """How the shared pipeline gets at an image; `common.data.decoded` has a faster one. Threads call it."""
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """Class name -> label."""
+        return {name: index for index, name in enumerate(self.classes)}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the names and byte sizes of the samples; equal for equal copies anywhere on disk, however
+        many of the training images are held back."""
+        digest = hashlib.sha256()
+        train = sorted((*self.train, *self.validation), key=lambda sample: (sample.label, sample.name))
+        for sample in (*train, *self.test):
+            digest.update(f"{sample.name}\0{sample.path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    name: str
+
+
+def read_folder(
+    root: str | os.PathLike[str],
+    *,
+    bad_images: BadImages = "error",
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    progress: bool = True,
+) -> ImageData:
+    """Read `train/<class>/...` and `test/<class>/...` under `root`, or under the only folder in it that has both.
+
+    Classes are sorted by name (hotdog = 0, not-hotdog = 1); images may lie in deeper folders. A limit is a number of
+    images over all classes, shared evenly between them and spread evenly through each sorted list. Every image that is
+    used is decoded once: with `bad_images="error"` unreadable ones and files that are no images raise, with "skip" they
+    are left out and listed in `skipped` (so a limited split may come out that much smaller).
+    Raises UserError for a missing root, another layout, a class that is empty or in one split only, and a limit
+    smaller than the number of classes.
+    """
+    if bad_images not in ("error", "skip"):
+        raise UserError(f"--bad-images is {bad_images!r}; it can be error or skip.")
+    top = _find_splits(Path(root))
+    classes = _classes(top)
+    limits = {"train": train_limit, "test": test_limit}
+    chosen: dict[str, list[list[_File]]] = {}
+    problems: list[Skipped] = []
+    for split in SPLITS:
+        problems += _strays(top, split)
+        per_class = []
+        for name in classes:
+            images, others = _list_class(top, split, name)
+            problems += others
+            per_class.append(images)
+        chosen[split] = _limited(per_class, limits[split], split)
+    unreadable = _check([file for split in SPLITS for files in chosen[split] for file in files], progress)
+    problems += [Skipped(name, reason) for name, reason in unreadable.items()]
+    if problems and bad_images == "error":
+        raise UserError(_describe(problems, top))
+    samples = {split: _samples(chosen[split], unreadable, classes, top / split) for split in SPLITS}
+    return ImageData(top.name, top, classes, samples["train"], samples["test"], tuple(problems))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in _NEVER_DATA]
+    except OSError as error:
+        raise UserError(f"Can't read the folder {folder}: {error.strerror or error}.") from error
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return [entry.name for entry in _visible(folder) if _is_folder(entry)]
+
+
+def _find_splits(root: Path) -> Path:
+    if not root.exists():
+        raise UserError(f"There is no folder {root}. Give --data the path of a folder with {LAYOUT}.")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file, not a folder. Give --data the path of a folder with {LAYOUT}.")
+    if all((root / split).is_dir() for split in SPLITS):
+        return root
+    folders = _subfolders(root)
+    inner = [name for name in folders if all((root / name / split).is_dir() for split in SPLITS)]
+    if len(inner) == 1:
+        return root / inner[0]
+    if inner:
+        raise UserError(f"{root} holds several data sets ({_and_so_on(inner)}). Give --data the path of one of them.")
+    missing = [split for split in SPLITS if split not in folders]
+    contents = _and_so_on([entry.name + "/" * _is_folder(entry) for entry in _visible(root)]) or "nothing"
+    raise UserError(f"{root} has no {' and no '.join(missing)} folder; found: {contents}. The layout is {LAYOUT}.")
+
+
+def _classes(top: Path) -> tuple[str, ...]:
+    found = {split: set(_subfolders(top / split)) for split in SPLITS}
+    for split, other in (("train", "test"), ("test", "train")):
+        if not found[split]:
+            loose = sum(_is_image(entry.name) for entry in _visible(top / split))
+            beside = f" ({loose} images lie directly in it)" if loose else ""
+            raise UserError(f"{top / split} has no class folders{beside}. The layout is {LAYOUT}.")
+        if found[other] and (alone := sorted(found[split] - found[other])):
+            raise UserError(
+                f"Class {_and_so_on(alone)} is in {top / split} but not in {top / other}, "
+                f"which has {_and_so_on(sorted(found[other]))}. Both need the same class folders."
+            )
+    classes = tuple(sorted(found["train"]))
+    if len(classes) < 2:
+        raise UserError(f"{top} has only one class, {classes[0]}; telling classes apart takes at least two folders.")
+    return classes
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _strays(top: Path, split: str) -> list[Skipped]:
+    names = [entry.name for entry in _visible(top / split) if not _is_folder(entry) and _is_image(entry.name)]
+    return [Skipped(f"{split}/{name}", "lies beside the class folders, so it has no class") for name in names]
+
+
+def _list_class(top: Path, split: str, name: str) -> tuple[list[_File], list[Skipped]]:
+    images: list[_File] = []
+    others: list[Skipped] = []
+    # Reading a link to a folder above would label every other class's images as this one.
+    seen = {str(above) for above in Path(os.path.realpath(top / split / name)).parents}
+    waiting = [top / split / name]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _visible(folder):
+            path = folder / entry.name
+            shown = path.relative_to(top).as_posix()
+            if _is_folder(entry):
+                waiting.append(path)
+            elif _is_image(entry.name):
+                images.append(_File(path, shown))
+            else:
+                others.append(Skipped(shown, "not an image by its name"))
+    if not images:
+        raise UserError(
+            f"Class folder {top / split / name} holds no images; known are {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    return sorted(images, key=lambda file: file.name), sorted(others, key=lambda other: other.name)
+
+
+def _limited(per_class: list[list[_File]], limit: int | None, split: str) -> list[list[_File]]:
+    if limit is None:
+        return per_class
+    if limit < len(per_class):
+        raise UserError(
+            f"--{split}-limit {limit} is too small: there are {len(per_class)} classes, each needs an image."
+        )
+    counts = [0] * len(per_class)
+    left = min(limit, sum(map(len, per_class)))
+    while left:
+        for label, files in enumerate(per_class):
+            if left and counts[label] < len(files):
+                counts[label] += 1
+                left -= 1
+    return [
+        [files[i * len(files) // count] for i in range(count)] for files, count in zip(per_class, counts, strict=True)
+    ]
+
+
+def _fault(file: _File) -> str | None:
+    try:
+        open_rgb(file.path)
+    except UnreadableImage as error:
+        return error.reason
+    return None
+
+
+def _check(files: Sequence[_File], progress: bool) -> dict[str, str]:
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        faults: Iterable[str | None] = track(
+            pool.map(_fault, files),
+            "checking images",
+            total=len(files),
+            console=console,
+            transient=True,
+            disable=not (progress and console.is_terminal),
+        )
+        return {file.name: fault for file, fault in zip(files, faults, strict=True) if fault is not None}
+
+
+def _samples(
+    per_class: list[list[_File]], unreadable: dict[str, str], classes: tuple[str, ...], folder: Path
+) -> tuple[Sample, ...]:
+    samples: list[Sample] = []
+    for label, files in enumerate(per_class):
+        good = [Sample(file.path, label, file.name, _mark(file.path)) for file in files if file.name not in unreadable]
+        if not good:
+            raise UserError(f"No image of {folder / classes[label]} is readable, so the class would be empty.")
+        samples += good
+    return tuple(samples)
+
+
+def _mark(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _describe(problems: list[Skipped], top: Path) -> str:
+    lines = [f"  {problem.name}: {problem.reason}" for problem in problems[:MAX_LISTED]]
+    if len(problems) > MAX_LISTED:
+        lines.append(f"  ... and {len(problems) - MAX_LISTED} more")
+    count = f"{len(problems)} file{'s' * (len(problems) != 1)} in {top} can't be used as images:"
+    return "\n".join([count, *lines, "Mend or remove them, or leave them out with --bad-images skip."])
+
+
+def _and_so_on(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

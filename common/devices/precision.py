@@ -1,0 +1,56 @@
+"""Which arithmetic an experiment computes in, and which of it stays float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.devices.device import Device
+from common.spec.experiment import ExperimentSpec
+
+# NVIDIA's Ampere, the first with bfloat16 matrix units.
+AMPERE = (8, 0)
+
+
+def resolve(spec: ExperimentSpec, device: Device) -> tuple[ExperimentSpec, str]:
+    """`spec` with the precision that `auto` means on `device`, and why it was chosen."""
+    if spec.precision != "auto":
+        return spec, "as the spec says"
+    fast, reason = fast_bf16(spec.backend, device)
+    return spec.replace(precision="bf16" if fast else "fp32"), reason
+
+
+def fast_bf16(backend: str, device: Device) -> tuple[bool, str]:
+    """Whether bfloat16 is faster than float32 on a device, and how that is known."""
+    if backend == "mxnet":
+        return False, "MXNet trains in float32 only"
+    if device.kind == "gpu":
+        known = device.compute_capability
+        words = f"compute capability {known[0]}.{known[1]}" if known else "unknown compute capability"
+        return known is not None and tuple(known) >= AMPERE, f"a GPU of {words}; Ampere is 8.0"
+    flags = cpu_flags()
+    if "amx_bf16" in flags:
+        return True, "the processor has AMX"
+    if "avx512_bf16" in flags:
+        # Its dot product of pairs runs at half the rate of float32's multiply-add on Emerald Rapids.
+        return False, "the processor has AVX512-BF16 without AMX, which is no faster than float32"
+    return False, "the processor has no bfloat16 arithmetic"
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What the processor can do, in Linux' words; nothing where Linux does not tell."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.split())
+
+
+def parameter_type(spec: ExperimentSpec) -> str:
+    """Type of parameters, BatchNorm statistics, losses and logits: `float32`, and `float64` in a float64 experiment.
+
+    Raises RuntimeError for `auto`, which `resolve` has to settle first.
+    """
+    if spec.precision == "auto":
+        raise RuntimeError("precision = 'auto': call common.devices.precision.resolve first")
+    return "float64" if spec.precision == "fp64" else "float32"

@@ -1,0 +1,92 @@
+"""The strategy `auto`: which part of the network to train, and how fast, by how many images there are of what kind.
+
+Source: the table of a chapter on transfer learning whose rates are for Adam and the mean loss over batches of 32.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from common.data.folder import ImageData
+from common.method import phases
+from common.network.stages import STAGES
+from common.spec.experiment import ExperimentSpec, StageMultiples, Strategy
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line of the table. The first that fits is taken."""
+
+    domain: Literal["similar", "different"]
+    most: int | None
+    """The most training images a class that it is for; None for any number."""
+    strategy: Strategy
+    changes: dict[str, Any]
+    because: str
+
+
+BACKBONE_AND_HEAD = {"learning_rate": 1e-4, "head_multiple": 10.0}
+RULES = (
+    Rule("similar", 999, "feature-extraction", {"learning_rate": 1e-3, "head_multiple": 1.0},
+         "too few to move the backbone"),
+    Rule("similar", 10_000, "partial", {**BACKBONE_AND_HEAD, "partial_stages": 2},
+         "enough to move the last stages"),
+    Rule("similar", None, "fine-tune", BACKBONE_AND_HEAD, "enough to move every stage"),
+    Rule("different", 10_000, "discriminative",
+         {**BACKBONE_AND_HEAD, "flip": True, "train_crop": "random_resized_crop"},
+         "so every stage must move, early ones least, on augmented images"),
+    Rule("different", None, "scratch", {"learning_rate": 1e-3, "head_multiple": 1.0},
+         "enough to do without a source"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `auto` came to."""
+
+    domain: str
+    images_per_class: int
+    """Training images by classes, rounded down."""
+    strategy: str
+    why: str
+    """One line."""
+    set: dict[str, Any] = field(default_factory=dict)
+    """The fields that were set, with their values."""
+
+
+def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) -> tuple[ExperimentSpec, Choice]:
+    """The experiment with a strategy in the place of `auto`, and the choice.
+
+    Optimizer, reduction of the loss, batch size and rates become those that the table means, but for the fields in
+    `given`, which the user has named. data: as it is used, its validation images held back.
+    """
+    images = len(data.train) // len(data.classes)
+    rule = next(r for r in RULES if r.domain == spec.domain and (r.most is None or images <= r.most))
+    meant = {
+        "optimizer": "adam",
+        "loss_reduction": "mean",
+        "batch_size": 32,
+        "stage_multiples": StageMultiples(),
+        **rule.changes,
+    }
+    changes = {name: value for name, value in meant.items() if name not in given}
+    resolved = spec.replace(strategy=rule.strategy, **changes)
+    why = (
+        f"auto: {images:,} training images a class of a {spec.domain} domain, {rule.because}: {rule.strategy} with "
+        f"{resolved.optimizer}, learning rate {_rates(resolved)}"
+    )
+    kept = sorted(set(meant) & set(given))
+    if kept:
+        why += f"; as given: {', '.join(kept)}"
+    return resolved, Choice(spec.domain, images, rule.strategy, why, changes)
+
+
+def _rates(spec: ExperimentSpec) -> str:
+    """The learning rates by the first stage that has each, such as `0.0001 from layer3, 0.001 from head`."""
+    multiples = phases.phases(spec)[-1].multiples
+    rates = [(spec.learning_rate * multiples[stage], stage) for stage in STAGES]
+    changes = [rates[0], *(now for before, now in itertools.pairwise(rates) if now[0] != before[0])]
+    return ", ".join(f"{rate:g} from {stage}" for rate, stage in changes if rate)

@@ -1,0 +1,97 @@
+"""Phases and learning rates as data: which stage learns how fast, for how long, for every backend alike."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from common.network import lora, resnet
+from common.network.stages import BACKBONE_STAGES, EARLY_STAGES, STAGES, stage_of
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+
+# The three groups of the discriminative strategy: 1e-5 early, 1e-4 late, 1e-3 head.
+EARLY_MULTIPLE = 0.1
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with one set of learning-rate multiples. The optimizer's state starts anew with a phase."""
+
+    name: str
+    epochs: int
+    multiples: dict[str, float]
+    """Stage -> multiple of the learning rate; 0 freezes the parameters of the stage: no update, no decay."""
+    frozen_statistics: frozenset[str]
+    """Stages whose BatchNorm layers use their running statistics and leave them as they are."""
+    adapters: bool = False
+    """Whether the backbone's multiples are those of the adapters beside its convolutions. Everything of its own is
+    then frozen."""
+
+    @property
+    def trained_stages(self) -> tuple[str, ...]:
+        return tuple(stage for stage in STAGES if self.multiples[stage] > 0)
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter learns, by its torchvision name; a running statistic never does."""
+        stage = stage_of(name)
+        frozen = self.adapters and stage != "head" and not lora.is_adapter(name)
+        return self.multiples[stage] > 0 and not frozen and not resnet.is_statistic(name)
+
+
+def phases(spec: ExperimentSpec, param_group: bool = True) -> tuple[Phase, ...]:
+    """The phases of an experiment, none for `zero-shot`; raises UserError where one would train nothing, and for
+    `auto`, which is no strategy until `common.method.auto.resolve` has put one in its place.
+
+    param_group: whether stages and head have learning rates of their own; otherwise everything that is trained has
+    the multiple 1, which is how the chapter trains from scratch.
+    """
+    if spec.strategy == "auto":
+        raise UserError("strategy auto: only scripts.run, which has seen the images, can tell; name another --strategy")
+    if spec.strategy == "zero-shot":
+        return ()
+    chosen = _phases(spec, param_group)
+    for phase in chosen:
+        if not phase.trained_stages:
+            raise UserError(
+                f"strategy {spec.strategy}: head_multiple and stage_multiples are 0 for every stage that would train "
+                f"in the phase {phase.name!r}; set one above 0"
+            )
+    return chosen
+
+
+def _phases(spec: ExperimentSpec, param_group: bool) -> tuple[Phase, ...]:
+    everything = _multiples(spec, param_group)
+    head_only = {stage: everything[stage] if stage == "head" else 0.0 for stage in STAGES}
+    if spec.strategy == "feature-extraction":
+        return (Phase("head", spec.epochs, head_only, frozenset(STAGES)),)
+    if spec.strategy == "warm-up":
+        first = min(spec.warm_up_epochs, spec.epochs)
+        return (
+            Phase("head", first, head_only, frozenset(STAGES)),
+            Phase("everything", spec.epochs - first, everything, _frozen_statistics(spec)),
+        )
+    if spec.strategy == "partial":
+        untouched = BACKBONE_STAGES[: len(BACKBONE_STAGES) - spec.partial_stages]
+        multiples = {stage: 0.0 if stage in untouched else multiple for stage, multiple in everything.items()}
+        return (Phase("last stages", spec.epochs, multiples, _frozen_statistics(spec) | frozenset(untouched)),)
+    if spec.strategy == "lora":
+        return (Phase("adapters", spec.epochs, everything, frozenset(STAGES), adapters=True),)
+    return (Phase("everything", spec.epochs, everything, _frozen_statistics(spec)),)
+
+
+def _multiples(spec: ExperimentSpec, param_group: bool) -> dict[str, float]:
+    if not param_group or spec.strategy == "scratch":
+        return dict.fromkeys(STAGES, 1.0)
+    multiples = {**asdict(spec.stage_multiples), "head": spec.head_multiple}
+    if spec.strategy == "discriminative":
+        for stage in EARLY_STAGES:
+            multiples[stage] *= EARLY_MULTIPLE
+    return multiples
+
+
+def _frozen_statistics(spec: ExperimentSpec) -> frozenset[str]:
+    return {
+        "train": frozenset[str](),
+        "frozen": frozenset(STAGES),
+        "frozen_early": frozenset(EARLY_STAGES),
+    }[spec.batch_norm]

@@ -1,0 +1,1 @@
+"""Architectures and their numbers: tables of ResNet, stages, adapters, the weights format and its sources."""

@@ -1,0 +1,103 @@
+"""Where source weights come from: the embedded file, the Hugging Face Hub, a file of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.network import imagenet, resnet
+from common.network.weights import Checkpoint, Preprocessing, check, read, read_header
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+from common.system.files import user_path
+
+DISTILLED = Path(__file__).parent / "weights_data" / "resnet18-distilled.safetensors"
+# torchvision's IMAGENET1K_V1 numbers under torchvision's names.
+HUB_REPOSITORIES = {"resnet18": "timm/resnet18.tv_in1k", "resnet50": "timm/resnet50.tv_in1k"}
+NAMED_SOURCES = ("distilled", "tv_in1k", "imagenet", "none")
+
+
+# keras.applications' ResNet50 was trained on Caffe's convention.
+CAFFE = Preprocessing(channel_order="BGR", scale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
+
+
+def locate(spec: ExperimentSpec) -> Path | None:
+    """The weights file of an experiment, downloaded if need be; None for `none` and for `imagenet`, which the
+    backend's own model zoo loads. Raises UserError when there is no such file or it cannot be downloaded."""
+    architecture = resnet.architecture(spec.backend, spec.model)
+    if spec.weights in ("none", "imagenet"):
+        return None
+    if spec.weights == "distilled":
+        if architecture != "resnet18":
+            raise UserError(
+                f"weights = 'distilled' are for resnet18, not for {spec.model} of the {spec.backend} backend; "
+                "choose --weights imagenet, or --model resnet18"
+            )
+        return DISTILLED
+    if spec.weights == "tv_in1k":
+        return _download_from_hub(architecture, spec)
+    path = user_path("--weights", spec.weights)
+    if path.suffix in (".pth", ".pt", ".h5", ".params"):
+        raise UserError(f"--weights {path}: expected a .safetensors file, whose reading cannot run code")
+    if not path.is_file():
+        named = ", ".join(NAMED_SOURCES)
+        raise UserError(f"--weights {spec.weights}: there is no such file; the named sources are {named}")
+    return path
+
+
+def source_class_names(spec: ExperimentSpec) -> tuple[str, ...]:
+    """The class names of an experiment's source weights, read from the file's header; ImageNet's for a model zoo.
+
+    Raises UserError as `locate` and `read_header` do.
+    """
+    path = locate(spec)
+    return read_header(path).class_names if path else imagenet.class_names()
+
+
+def preprocessing_of(spec: ExperimentSpec) -> Preprocessing:
+    """The preprocessing that belongs to an experiment's weights. Raises UserError as `locate` and `read_header` do."""
+    path = locate(spec)
+    if path is not None:
+        return read_header(path).preprocessing
+    if resnet.architecture(spec.backend, spec.model) == "resnet50_keras":
+        return CAFFE
+    return Preprocessing()
+
+
+def read_for(spec: ExperimentSpec) -> Checkpoint | None:
+    """The checked source weights of an experiment; None for `none` and `imagenet`.
+
+    Raises UserError when the file is damaged or is not a network of the experiment's architecture.
+    """
+    path = locate(spec)
+    if path is None:
+        return None
+    checkpoint = read(path)
+    architecture = resnet.architecture(spec.backend, spec.model)
+    if checkpoint.header.architecture not in ("", architecture):
+        raise UserError(
+            f"--weights {spec.weights}: made for {checkpoint.header.architecture}, "
+            f"but the {spec.backend} backend's {spec.model} is {architecture}"
+        )
+    check(checkpoint.arrays, resnet.shapes(architecture, len(checkpoint.header.class_names)), path)
+    return checkpoint
+
+
+def _download_from_hub(architecture: str, spec: ExperimentSpec) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if architecture not in HUB_REPOSITORIES:
+        offered = ", ".join(HUB_REPOSITORIES)
+        raise UserError(
+            f"weights = 'tv_in1k' exist for {offered}, not for {spec.model} of the {spec.backend} backend; "
+            "choose --weights imagenet"
+        )
+    repository = HUB_REPOSITORIES[architecture]
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"weights = 'tv_in1k': {repository} could not be downloaded from the Hugging Face Hub "
+            f"({type(error).__name__}). Where there is no network, use --weights distilled, or download "
+            f"model.safetensors of {repository} elsewhere and give its path as --weights"
+        ) from error

@@ -1,0 +1,1 @@
+"""The geometry of crops and resizes, with its random draws, and the normalisation of pixels."""

@@ -1,0 +1,117 @@
+"""The geometry of resizes and crops, and Pillow's way through them: the same pixels for every framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.preprocessing.draws import AUGMENTATION, generator
+from common.preprocessing.transforms import Images, Transform, normalise
+
+# RandomResizedCrop's range of area and of aspect ratio (Szegedy et al. 2015; torchvision's defaults).
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+_CROP_TRIES = 10
+
+
+def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Images:
+    """One augmented training image (H, W, 3), float32, normalised."""
+    return normalise(augment(image, transform, seed, epoch, sample), transform)
+
+
+def augment(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Image.Image:
+    """One augmented training image, 8-bit RGB."""
+    return cut_out(image, training_cut(image.size, transform, seed, epoch, sample), transform)
+
+
+def test_image(image: Image.Image, transform: Transform) -> Images:
+    """One test image (H, W, 3), float32, normalised: resized, then cropped at the centre."""
+    return normalise(crop_for_test(image, transform), transform)
+
+
+def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
+    """The square of the transform's size at the centre of the resized image."""
+    return cut_out(image, test_cut(image.size, transform), transform)
+
+
+def resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:
+    """The image resized as before the test's crop: its short side, or both sides, to the transform's size."""
+    return image.resize(resized_for_test(image.size, transform), Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an image becomes the square that the network sees, in pixels: `box` of it is resized to `resized`, of which
+    the square at `corner` is taken and perhaps mirrored."""
+
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom."""
+    resized: tuple[int, int]
+    """Width and height."""
+    corner: tuple[int, int] = (0, 0)
+    """Left and top."""
+    mirrored: bool = False
+
+
+def training_cut(size: tuple[int, int], transform: Transform, seed: int, epoch: int, sample: int) -> Cut:
+    """The cut of a training image of `size`, its width and height, with its random draws."""
+    draws = generator(seed, AUGMENTATION, epoch, sample).random(2 + 4 * _CROP_TRIES)
+    side = transform.image_size
+    if transform.train_crop == "random_resized_crop":
+        cut = Cut(random_crop_box(*size, draws[1:]), (side, side))
+    elif transform.train_crop == "none":
+        cut = test_cut(size, transform)
+    else:
+        width, height = resized_for_test(size, transform)
+        corner = int(draws[1] * (width - side + 1)), int(draws[2] * (height - side + 1))
+        cut = Cut((0, 0, *size), (width, height), corner)
+    return replace(cut, mirrored=transform.flip and bool(draws[0] < 0.5))
+
+
+def test_cut(size: tuple[int, int], transform: Transform) -> Cut:
+    """The cut of a test image of `size`, its width and height: at the centre of the resized image."""
+    width, height = resized_for_test(size, transform)
+    side = transform.image_size
+    return Cut((0, 0, *size), (width, height), (round((width - side) / 2), round((height - side) / 2)))
+
+
+def resized_for_test(size: tuple[int, int], transform: Transform) -> tuple[int, int]:
+    """Width and height that an image of `size` is resized to before the test's crop."""
+    if transform.test_resize == "squash":
+        return transform.resize_size, transform.resize_size
+    # torchvision truncates the long side, so this does.
+    width, height = (transform.resize_size * side // min(size) for side in size)
+    return width, height
+
+
+def cut_out(image: Image.Image, cut: Cut, transform: Transform) -> Image.Image:
+    """The square of an image that `cut` describes."""
+    side, (left, top) = transform.image_size, cut.corner
+    image = image.resize(cut.resized, Image.Resampling.BILINEAR, box=cut.box)
+    if cut.resized != (side, side):
+        image = image.crop((left, top, left + side, top + side))
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if cut.mirrored else image
+
+
+def random_crop_box(width: int, height: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    """A crop of random area and aspect ratio as (left, top, right, bottom), in pixels.
+
+    draws: uniform numbers in [0, 1), four a try. After ten tries that do not fit, the largest centred crop whose
+    aspect ratio is within CROP_RATIO, as in torchvision's RandomResizedCrop.
+    """
+    low, high = np.log(CROP_RATIO[0]), np.log(CROP_RATIO[1])
+    for attempt in range(_CROP_TRIES):
+        for_area, for_ratio, for_left, for_top = draws[4 * attempt : 4 * attempt + 4]
+        area = width * height * (CROP_AREA[0] + for_area * (CROP_AREA[1] - CROP_AREA[0]))
+        ratio = np.exp(low + for_ratio * (high - low))
+        crop_width, crop_height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left, top = int(for_left * (width - crop_width + 1)), int(for_top * (height - crop_height + 1))
+            return left, top, left + crop_width, top + crop_height
+    ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
+    crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height

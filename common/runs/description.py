@@ -1,0 +1,156 @@
+"""What a record and `scripts.inspect` say of an experiment: phases, heads, numbers of parameters, machine."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.contract.backend import Backend, Models
+from common.data.folder import ImageData
+from common.devices.device import Device
+from common.method import counting, feature_reuse, phases
+from common.network import imagenet, lora, resnet, sources
+from common.network.stages import by_stage
+from common.preprocessing import transforms
+from common.runs import record
+from common.runs.record import RunRecord
+from common.spec.experiment import ExperimentSpec
+from common.system.machine import available_cores
+
+
+def model_of(spec: ExperimentSpec, models: Models) -> Any:
+    """The network that an experiment is about."""
+    if spec.strategy == "zero-shot":
+        return models.pretrained
+    return models.scratch if spec.strategy == "scratch" else models.fine_tune
+
+
+def describe_run(
+    spec: ExperimentSpec, data: ImageData, backend: Backend, device: Device, models: Models, command: Sequence[str]
+) -> RunRecord:
+    """The record of a run that is about to begin."""
+    transform = transforms.transform_for(spec)
+    machine = describe_machine()
+    machine["versions"].update(backend.versions())
+    model = model_of(spec, models)
+    return RunRecord(
+        spec,
+        command=list(command),
+        resolved={
+            **asdict(transform),
+            "mean_learning_rate": spec.mean_learning_rate,
+            "phases": describe_phases(spec),
+        },
+        data={
+            **record.describe_data(data),
+            "trained_images": counting.counted_images(spec, len(data.train)),
+            "tested_images": counting.counted_images(spec, len(data.test)),
+        },
+        environment={**machine, "device": asdict(device)},
+        model={
+            "file": None if spec.strategy == "zero-shot" else record.MODEL,
+            **describe_heads(spec, backend, models),
+            **count_parameters(spec, backend, model),
+        },
+    )
+
+
+def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
+    """The phases of an experiment as plain values."""
+    return [
+        {
+            **asdict(phase),
+            "frozen_statistics": sorted(phase.frozen_statistics),
+            "reused_features": feature_reuse.reused(spec, phase),
+        }
+        for phase in phases.phases(spec)
+    ]
+
+
+def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
+    """Head shapes in the framework's own layout and, if there is a source, where its hot dog is."""
+    model = model_of(spec, models)
+    heads: dict[str, Any] = {
+        "architecture": resnet.architecture(spec.backend, spec.model),
+        "head_shape": list(backend.head_shape(model)),
+        "source_head_shape": None,
+        "hotdog_index": None,
+    }
+    if models.pretrained is not None:
+        names = sources.source_class_names(spec)
+        heads["source_head_shape"] = list(backend.head_shape(models.pretrained))
+        heads["hotdog_index"] = imagenet.reported_index(spec, names)
+    return heads
+
+
+def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
+    """Numbers of parameters: in all, by stage, and those trained in the last phase, if any. Statistics do not count,
+    nor do adapters but among the trained: in the end they are part of the convolutions."""
+    sizes = {name: array.size for name, array in backend.to_arrays(model).items() if not resnet.is_statistic(name)}
+    stages = {stage: sum(sizes[name] for name in names) for stage, names in by_stage(sizes).items()}
+    last = [phase for phase in phases.phases(spec) if phase.epochs or not spec.epochs][-1:]
+    if any(phase.adapters for phase in last):
+        adapters = lora.shapes(resnet.architecture(spec.backend, spec.model), spec.lora_rank)
+        sizes.update({name: math.prod(shape) for name, shape in adapters.items()})
+    return {
+        "parameters": sum(stages.values()),
+        "parameters_by_stage": stages,
+        "trained_parameters": sum(size for phase in last for name, size in sizes.items() if phase.trains(name)),
+    }
+
+
+def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
+    """What there is to know of the three networks before training, as plain values."""
+    model = model_of(spec, models)
+    heads = describe_heads(spec, backend, models)
+    hotdog = None
+    if heads["hotdog_index"] is not None:
+        row = backend.class_weight(models.pretrained, heads["hotdog_index"])
+        hotdog = {
+            "index": heads["hotdog_index"],
+            "name": sources.source_class_names(spec)[heads["hotdog_index"]],
+            "norm": float((row.astype("float64") ** 2).sum() ** 0.5),
+            "first_values": [float(value) for value in row[:4]],
+        }
+    shapes = {
+        name: list(backend.head_shape(network)) if network is not None else None
+        for name, network in (
+            ("source", models.pretrained),
+            ("fine-tune", models.fine_tune),
+            ("scratch", models.scratch),
+        )
+    }
+    return {
+        "architecture": heads["architecture"],
+        "head_shapes": shapes,
+        **count_parameters(spec, backend, model),
+        "phases": describe_phases(spec),
+        "hotdog": hotdog,
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the record says of the machine and of the packages that all backends share."""
+    import PIL
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": available_cores(),
+        "versions": {"numpy": np.__version__, "pillow": PIL.__version__},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

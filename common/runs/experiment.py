@@ -1,0 +1,274 @@
+"""One run from spec to record: data, models, training, and what is written where."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common.batches import resident
+from common.contract.backend import Backend
+from common.contract.results import EpochMetrics, History, Predictions
+from common.contract.watch import ForwardingWatch, Silent, Stopped, Watch
+from common.data import datasets, decoded, splits
+from common.data.folder import ImageData
+from common.devices import precision, processes
+from common.method import auto, counting, feature_reuse, phases, schedules
+from common.network import resnet, source_classes, sources, weights
+from common.preprocessing import transforms
+from common.runs import description, record
+from common.runs.output import check_output, reserved
+from common.runs.predictions import write_predictions
+from common.runs.record import RunRecord
+from common.runs.tensorboard import TensorBoardWatch
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import RunError, UserError
+from common.system.machine import now, peak_memory
+from common.training import loop, zero_shot
+
+
+class RecordingWatch(ForwardingWatch):
+    """Writes the record after every epoch, and passes everything on to another watch."""
+
+    def __init__(self, folder: Path, run: RunRecord, shown: Watch) -> None:
+        super().__init__(shown)
+        self.folder, self.run = folder, run
+
+    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        self.run.epochs.append(metrics)
+        record.write_record(self.folder, self.run)
+        super().on_epoch(metrics, predictions)
+
+
+def load_data(spec: ExperimentSpec) -> ImageData:
+    """The data of an experiment, its validation images held back; raises UserError as `common.data.datasets.load` and
+    `common.data.splits.split` do."""
+    data = datasets.load(
+        spec.data,
+        url=spec.data_url,
+        sha1=spec.data_sha1,
+        bad_images=spec.bad_images,
+        train_limit=spec.train_limit,
+        test_limit=spec.test_limit,
+    )
+    return splits.split(data, spec)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for besides its spec."""
+
+    command: Sequence[str] = ()
+    """The command line, for the record."""
+    overwrite: bool = False
+    """Whether a complete record may be replaced."""
+    given: Collection[str] = ()
+    """Fields of the spec that the user has named, which the strategy `auto` leaves alone."""
+    tensorboard: bool = False
+    """Whether to leave a folder `tensorboard` with the run's events, too."""
+
+
+def run(
+    spec: ExperimentSpec,
+    folder: Path,
+    watch: Watch,
+    load_backend: Callable[[str], Backend],
+    request: Request = Request(),
+) -> RunRecord:
+    """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`.
+
+    The strategy `zero-shot` leaves no model, since it is the source's.
+
+    load_backend: imports a backend by its name.
+    Of several processes (common.devices.processes) only the first writes, and tells `watch`.
+    Raises UserError before anything is written when the input is bad; `common.training.loop.Diverged`, other RunErrors
+    and KeyboardInterrupt after the record was marked with it.
+    """
+    start = time.perf_counter()
+    world = processes.world_of(spec)
+    watch = watch if world.leads else Silent()
+    sources.read_for(spec)
+    if spec.strategy != "auto":
+        phases.phases(spec)
+    if world.leads:
+        check_output(spec, folder, request.overwrite)
+    data = load_data(spec)
+    if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
+        raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
+    spec, choice = resolve(spec.replace(classes=len(data.classes)), data, request.given)
+    notes = [choice.why] if choice else []
+    for note in notes + feature_reuse.notes(spec):
+        watch.on_note(note)
+    backend = load_backend(spec.backend)
+    device = backend.prepare(spec)
+    asked = spec
+    spec, reason = precision.resolve(spec, device)
+    models = backend.build_models(spec)
+    if source_head_wanted(spec):
+        head = source_classes.mean_head(
+            backend.to_arrays(models.pretrained), source_classes.rows_for(spec, data.classes)
+        )
+        backend.load_arrays(models.fine_tune, head)
+    data, kept = decoded.attach(spec, data)
+    run_record = description.describe_run(spec, data, backend, device, models, request.command)
+    run_record.spec = asked
+    run_record.resolved |= {
+        "precision": spec.precision, "precision_reason": reason, "decoded_images": kept, "devices": spec.devices,
+        "processes": world.size,
+    }  # fmt: skip
+    if spec.pipeline == "resident":
+        run_record.resolved["resident_images"] = resident.describe(spec, data)
+    if choice is not None:
+        run_record.resolved["auto"] = asdict(choice)
+    run_record.timing["preparation_seconds"] = time.perf_counter() - start
+    model = description.model_of(spec, models)
+    if not world.leads:
+        note_results(run_record, train(spec, watch, data, backend, model))
+        finish(run_record, backend, start)
+        return run_record
+    with reserved(folder):
+        # Another run may have ended in this folder meanwhile.
+        check_output(spec, folder, request.overwrite)
+        with TensorBoardWatch(folder, spec, watch) if request.tensorboard else nullcontext(watch) as watch:
+            train_and_record(spec, folder, watch, data, backend, model, run_record, start)
+    return run_record
+
+
+def resolve(
+    spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()
+) -> tuple[ExperimentSpec, auto.Choice | None]:
+    """The experiment as the data make it, and what `auto` came to; raises UserError where they do not go together."""
+    choice = None
+    if spec.strategy == "auto":
+        spec, choice = auto.resolve(spec, data, given)
+    if spec.strategy == "zero-shot":
+        spec = spec.replace(epochs=0)
+    if spec.strategy == "zero-shot" or source_head_wanted(spec):
+        source_classes.rows_for(spec, data.classes)
+    check_last_batch(spec, data)
+    for phase in phases.phases(spec):
+        if phase.epochs:
+            schedules.check(
+                spec,
+                phase.name,
+                phase.epochs * math.ceil(counting.counted_images(spec, len(data.train)) / spec.batch_size),
+            )
+    return spec, choice
+
+
+def source_head_wanted(spec: ExperimentSpec) -> bool:
+    """Whether the network to train gets rows of the source's head."""
+    return spec.head_init == "source-class" and spec.strategy not in ("scratch", "zero-shot")
+
+
+def train_and_record(
+    spec: ExperimentSpec,
+    folder: Path,
+    watch: Watch,
+    data: ImageData,
+    backend: Backend,
+    model: Any,
+    run_record: RunRecord,
+    start: float,
+) -> None:
+    """The part of a run that writes into its folder."""
+    for stale in (record.PREDICTIONS, record.MODEL):
+        (folder / stale).unlink(missing_ok=True)
+    record.write_record(folder, run_record)
+    try:
+        history = train(spec, RecordingWatch(folder, run_record, watch), data, backend, model)
+        write_results(folder, spec, data, backend, model, history)
+        note_results(run_record, history)
+    except BaseException as error:
+        run_record.status = status_of(error)
+        run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise
+    else:
+        run_record.status = "complete"
+    finally:
+        # Ctrl-C may come while another error is handled, such as that of a process whose partner was interrupted.
+        if run_record.status == "running":
+            run_record.status, run_record.error = "interrupted", KeyboardInterrupt.__name__
+        finish(run_record, backend, start)
+        record.write_record(folder, run_record)
+
+
+def train(spec: ExperimentSpec, watch: Watch, data: ImageData, backend: Backend, model: Any) -> History:
+    """Train, or only evaluate where the strategy says so."""
+    if spec.strategy == "zero-shot":
+        return zero_shot.evaluate(backend, model, spec, data, watch)
+    return backend.train_fine_tuning(model, spec, data, watch=watch)
+
+
+def note_results(run_record: RunRecord, history: History) -> None:
+    """Add to the record what the kept model reached."""
+    assert history.test is not None
+    run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
+    if history.validation is not None:
+        run_record.final["validation_loss"] = history.validation.loss
+        run_record.final["validation_accuracy"] = history.validation.accuracy
+    run_record.resolved["features"] = history.features
+    run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
+
+
+def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
+    """Raise UserError where BatchNorm would have to learn from a single value, one image whose last map is 1 x 1, or
+    where dropping the last batch leaves none."""
+    if spec.last_batch == "drop":
+        for split, samples in (("training", data.train), ("test", data.test)):
+            if (spec.epochs or split == "test") and len(samples) < spec.batch_size:
+                raise UserError(
+                    f"last_batch = drop leaves out all {len(samples)} {split} images; choose a --batch-size of at "
+                    "most that, or --last-batch keep"
+                )
+        return
+    transform = transforms.transform_for(spec)
+    single = spec.batch_size == 1 or len(data.train) % spec.batch_size == 1
+    learns = any("layer4" not in phase.frozen_statistics for phase in phases.phases(spec) if phase.epochs)
+    if transform.image_size <= 32 and single and learns:
+        raise UserError(
+            f"batch_size = {spec.batch_size} leaves a batch of one image of {transform.image_size} px, from which "
+            "BatchNorm learns nothing; choose another --batch-size, a larger --image-size or --batch-norm frozen"
+        )
+
+
+def status_of(error: BaseException) -> record.Status:
+    """How a run that ended with `error` is marked."""
+    if isinstance(error, KeyboardInterrupt | Stopped):
+        return "interrupted"
+    return "diverged" if isinstance(error, loop.Diverged) else "failed"
+
+
+def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
+    """Add what is only known at the end: times in seconds, memory in bytes."""
+    run_record.finished = now()
+    training = sum(metrics.seconds for metrics in run_record.epochs)
+    run_record.timing["training_seconds"] = training
+    run_record.timing["total_seconds"] = time.perf_counter() - start
+    images = len(run_record.epochs) * run_record.data["trained_images"]
+    if training:
+        run_record.timing["images_per_second"] = images / training
+    run_record.environment["peak_memory_bytes"] = peak_memory()
+    run_record.environment["peak_gpu_memory_bytes"] = backend.peak_gpu_memory()
+
+
+def write_results(
+    folder: Path, spec: ExperimentSpec, data: ImageData, backend: Backend, model: Any, history: History
+) -> None:
+    """Write the predictions and the trained model, if any was trained."""
+    if history.test is None:
+        raise RunError("training ended without an evaluation")
+    write_predictions(folder, history.test, data)
+    if spec.strategy == "zero-shot":
+        return
+    header = weights.Header(
+        resnet.architecture(spec.backend, spec.model),
+        data.classes,
+        transforms.preprocessing(transforms.transform_for(spec)),
+        f"{spec.strategy} on {data.name} with {spec.backend}, starting from {spec.weights}",
+    )
+    weights.write(folder / record.MODEL, weights.Checkpoint(header, backend.to_arrays(model)))

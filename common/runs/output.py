@@ -1,0 +1,59 @@
+"""The folder of a run: whether it may be written to, and keeping other runs out of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from common.runs import record
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+
+
+def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
+    """Raise UserError where a run must not be written: over another record or its own source weights, or where no
+    folder can be made. Makes none."""
+    if (folder / record.RECORD).exists() and not overwrite:
+        raise UserError(f"--output {folder}: there is a record already; choose another folder, or add --overwrite")
+    if Path(spec.weights).resolve() == (folder / record.MODEL).resolve():
+        raise UserError(f"--output {folder}: the run would replace its own --weights; choose another folder")
+    above = folder
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise UserError(f"--output {folder}: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--output {folder}: {above} cannot be written to")
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other runs out of it; raises UserError where one is at work in it already."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"--output {folder}: another run is writing there; choose another folder") from error
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written to: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """A folder in `parent` that does not exist yet, called `name` with the time of day."""
+    stamp = time.strftime("%Y-%m-%d-%H%M%S")
+    folder, count = parent / f"{stamp}-{name}", 1
+    while folder.exists():
+        count += 1
+        folder = parent / f"{stamp}-{name}-{count}"
+    return folder

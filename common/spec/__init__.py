@@ -1,0 +1,1 @@
+"""What a user chooses: the experiment's fields, and presets of them."""

@@ -1,0 +1,351 @@
+"""Every choice of one experiment, in one frozen, validated object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from common.spec.names import BackendName
+from common.system.errors import UserError
+
+ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
+Strategy = Literal[
+    "fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "lora", "zero-shot", "auto"
+]
+
+# The networks each framework's own model libraries offer.
+MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
+    "torch": ("resnet18", "resnet50"),
+    "keras": ("resnet18", "resnet50"),
+    "jax": ("resnet18", "resnet50"),
+    "mxnet": ("resnet18", "resnet18_v2"),
+}
+
+
+def backends_with(model: str) -> list[str]:
+    """The backends that offer a model."""
+    return [backend for backend, models in MODELS_BY_BACKEND.items() if model in models]
+
+
+@dataclass(frozen=True)
+class StageMultiples:
+    """Multiples of the learning rate for the stages of the backbone; 0 freezes a stage's parameters."""
+
+    stem: float = 1.0
+    layer1: float = 1.0
+    layer2: float = 1.0
+    layer3: float = 1.0
+    layer4: float = 1.0
+
+
+@dataclass(frozen=True)
+class ExperimentSpec:
+    """One experiment: one backend, one network, one strategy, one seed."""
+
+    backend: BackendName = "torch"
+    """Framework that runs the experiment."""
+    model: ModelName = "resnet18"
+    """Network. `resnet18` is the same network in all four backends."""
+    weights: str = "distilled"
+    """Source weights: `distilled` (part of this project), `tv_in1k` (torchvision's V1 numbers from the Hugging Face
+    Hub), `imagenet` (the framework's own model zoo), `none`, or the path of a .safetensors file."""
+    hotdog_index: int | None = None
+    """Row of the source head to report as the hot dog's; by default the one that the weights call `hotdog`."""
+    data: str = "demo"
+    """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder or .zip that holds
+    train/<class>/ and test/<class>/."""
+    data_url: str | None = None
+    """Address to download `hotdog` from instead of the chapter's."""
+    data_sha1: str | None = None
+    """SHA-1 of the archive at `data_url`, as 40 hexadecimal digits."""
+    bad_images: Literal["error", "skip"] = "error"
+    """What to do with images that cannot be decoded: stop, or skip and count them in the record."""
+    train_limit: int | None = None
+    """Use at most this many training images, evenly over the classes."""
+    test_limit: int | None = None
+    """Use at most this many test images, evenly over the classes."""
+    validation: float = 0.0
+    """Fraction of the training images of each class that is held back to choose by: early stopping and the best epoch
+    look at these, never at the test images."""
+    classes: int = 2
+    """Number of classes of the new head; the commands set it from the data."""
+
+    pipeline: Literal["shared", "native", "resident"] = "shared"
+    """`shared` gives the same pixels to every framework (Pillow and NumPy); `native` uses the framework's own tools;
+    `resident` keeps all images in the device's memory (up to $FINE_TUNING_RESIDENT_GIB, 8) and makes the same
+    pixels as `shared` there."""
+    image_size: int | None = None
+    """Side of the square the network sees, in pixels; by default the size the weights were made for."""
+    resize_size: int | None = None
+    """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
+    to `image_size`."""
+    image_cache: bool = True
+    """Keep the decoded images of the shared and resident pipelines in a file (under $FINE_TUNING_CACHE), up to
+    $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets, and features that are computed once for later runs; it changes
+    no number."""
+    train_crop: Literal["random_resized_crop", "resize_random_crop", "none"] = "random_resized_crop"
+    """Training crop: of random area and aspect ratio, of fixed size at a random place of the resized image, or none:
+    training images are resized and cropped as the test's are."""
+    test_resize: Literal["short_side", "squash"] = "short_side"
+    """Resizing before the test's centre crop: the short side to `resize_size`, or both sides (the chapter's way,
+    which changes the aspect ratio)."""
+    flip: bool = True
+    """Mirror half of the training images."""
+    reuse_features: Literal["auto", "never"] = "auto"
+    """Compute the features of each image once and train the head on them, wherever that gives the same numbers: the
+    whole backbone is frozen, nothing is augmented (train_crop is none, flip is off) and the pipeline is not native."""
+
+    strategy: Strategy = "fine-tune"
+    """What is trained: everything with a faster head (fine-tune), everything from random values (scratch), the head
+    alone (feature-extraction), first the head and then everything (warm-up), the last stages and the head (partial),
+    early, late and head at three rates (discriminative), the head and low-rank adapters beside the backbone's
+    convolutions, whose own weights stay like everything of BatchNorm (lora), or nothing (zero-shot: the source
+    network's own classes of the data's names answer, and a class without a namesake has all the others). `auto`
+    chooses one, with optimizer and rates, by the number of training images and `domain`."""
+    domain: Literal["similar", "different"] = "similar"
+    """Whether the images are of the kind that the source weights were trained on; the strategy `auto` asks for it."""
+    warm_up_epochs: int = 2
+    """Epochs that the strategy `warm-up` trains the head alone, out of `epochs`."""
+    partial_stages: int = 2
+    """Stages of the backbone, counted from the last, that the strategy `partial` trains."""
+    lora_rank: int = 4
+    """Rank of the adapters of the strategy `lora`."""
+    lora_alpha: float = 16.0
+    """What the strategy `lora` adds to a convolution's weight is `lora_alpha / lora_rank` times its adapter."""
+    batch_size: int = 128
+    """Images a step."""
+    last_batch: Literal["keep", "drop"] = "keep"
+    """A last batch of fewer than `batch_size` images: it counts (keep), or is left out of training and testing (drop),
+    as in two of the chapter's tabs."""
+    epochs: int = 5
+    """Passes over the training images."""
+    early_stopping: int | None = None
+    """End a phase after this many epochs without a lower validation loss; needs `validation`."""
+    keep: Literal["last", "best"] = "last"
+    """The model that a run leaves and reports at the end: that of the last epoch, or of the epoch with the lowest
+    validation loss, which needs `validation`."""
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    """Stochastic gradient descent without and with momentum (0.9), or Adam (0.9, 0.999, 1e-8)."""
+    learning_rate: float = 5e-5
+    """Learning rate of a group whose multiple is 1."""
+    stage_multiples: StageMultiples = field(default_factory=StageMultiples)
+    """Learning-rate multiples of the backbone's stages."""
+    head_multiple: float = 10.0
+    """Learning-rate multiple of the new head."""
+    weight_decay: float = 1e-3
+    """Added to the gradient as `weight_decay` times the parameter, for every trained parameter."""
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    """Whether the loss that is differentiated is the sum or the mean over the batch."""
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    """Learning rate over the steps of a phase: constant, falling along half a cosine, or first rising and then falling
+    (one-cycle)."""
+    schedule_warm_up_steps: int = 0
+    """Steps at the start of each phase over which the learning rate rises linearly; not for one-cycle, which has its
+    own. The strategy `warm-up` is something else: it trains the head first."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weigh the losses of the classes alike (none), or by training images / (classes * training images of the class)
+    (balanced). The weighted losses are summed, or averaged over the examples, as `loss_reduction` says."""
+    label_smoothing: float = 0.0
+    """Share of each target, below 1, that is spread evenly over all classes."""
+    batch_norm: Literal["train", "frozen", "frozen_early"] = "train"
+    """BatchNorm uses and updates batch statistics (train), keeps the source's (frozen), or keeps them in stem, layer1
+    and layer2 only (frozen_early). gamma and beta train like other parameters."""
+    batch_norm_momentum: float = 0.1
+    """Share of a batch in BatchNorm's running statistics, at each step: torch's convention. flaxmodels has 0.9,
+    keras.applications 0.01."""
+    head_init: Literal["xavier_uniform", "source-class"] = "xavier_uniform"
+    """How the new head of a source network starts: with random weights and zero biases, or with the source head's rows
+    for the classes of the data's names (source-class); a class without a namesake starts with the mean of the other
+    rows."""
+    head_init_classes: tuple[str, ...] = ()
+    """Source classes whose mean row starts the class without a namesake, instead of all others."""
+    initial_values: Literal["shared", "native"] = "shared"
+    """Who draws random initial values: this project with NumPy, the same for every framework, or the framework."""
+
+    seed: int = 0
+    """Seed of every random draw."""
+    precision: Literal["fp32", "bf16", "auto", "fp64"] = "fp32"
+    """Arithmetic: float32; bfloat16 in convolutions and the head, with parameters, BatchNorm statistics and losses in
+    float32 (not in MXNet); `auto` takes bfloat16 where the hardware is faster with it, and the record says which it
+    was; or float64, as a yardstick for the others."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to run; `auto` takes a GPU if the framework sees one, and the record says which it was."""
+    devices: int = 1
+    """Devices that share the work on each batch: GPUs, or on a CPU processes (torch) or virtual devices (the others).
+    The numbers are those of one device, to rounding; `batch_size` is the whole batch."""
+    workers: int = 2
+    """Threads (shared and resident pipelines) or worker processes (native) that prepare images ahead."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self)
+
+    @property
+    def mean_learning_rate(self) -> float:
+        """The learning rate that does the same with the loss averaged over a full batch."""
+        return self.learning_rate * (self.batch_size if self.loss_reduction == "sum" else 1)
+
+    @property
+    def lora_scale(self) -> float:
+        """What an adapter is multiplied by before it is added to its convolution's weight."""
+        return self.lora_alpha / self.lora_rank
+
+    @property
+    def augments(self) -> bool:
+        """Whether a training image differs from epoch to epoch."""
+        return self.train_crop != "none" or self.flip
+
+    def replace(self, **changes: Any) -> ExperimentSpec:
+        """A copy with `changes`; raises UserError as the constructor does, also for a name that is no field."""
+        known = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UserError(f"{name} is no field of an experiment; the fields are {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` gives the same spec back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ExperimentSpec:
+        """The spec with `values` over the defaults; raises UserError that names the field, the value and what is
+        allowed."""
+        values = dict(values)
+        multiples = values.get("stage_multiples")
+        if isinstance(multiples, dict):
+            stages = [f.name for f in fields(StageMultiples)]
+            for stage in multiples:
+                if stage not in stages:
+                    raise UserError(f"stage_multiples.{stage}: no such stage; the stages are {', '.join(stages)}")
+            values["stage_multiples"] = StageMultiples(**multiples)
+        if isinstance(values.get("head_init_classes"), list):
+            values["head_init_classes"] = tuple(values["head_init_classes"])
+        return cls().replace(**values)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> ExperimentSpec:
+        return cls.from_dict(json.loads(text))
+
+
+def check_types(spec: ExperimentSpec) -> None:
+    """Raise UserError for the first field whose value is not of the field's type or not among its choices."""
+    hints = typing.get_type_hints(type(spec))
+    for f in fields(spec):
+        value, hint = getattr(spec, f.name), hints[f.name]
+        if not _fits(value, hint):
+            raise UserError(f"{f.name} = {value!r}: expected {_describe(hint)}")
+        # JSON and TOML write 1.0 as 1.
+        if hint is float and isinstance(value, int):
+            object.__setattr__(spec, f.name, float(value))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, typing.get_args(hint)[0]) for part in value)
+    if hint is type(None):
+        return value is None
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return "a list, each of it " + _describe(typing.get_args(hint)[0])
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "nothing"}
+    return names.get(hint, "a table of multiples by stage")
+
+
+def check_ranges(spec: ExperimentSpec) -> None:
+    """Raise UserError for a value out of range, or for values that contradict each other."""
+    smallest = {
+        "train_limit": 2, "test_limit": 2, "classes": 2, "image_size": 32, "resize_size": 32, "batch_size": 1,
+        "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "lora_rank": 1, "learning_rate": 0, "head_multiple": 0,
+        "weight_decay": 0, "batch_norm_momentum": 0, "hotdog_index": 0, "seed": 0, "workers": 0,
+        "schedule_warm_up_steps": 0, "label_smoothing": 0, "validation": 0, "early_stopping": 1,
+        "devices": 1,
+    }  # fmt: skip
+    largest = {
+        "partial_stages": 4, "lora_rank": 64, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1,
+        "workers": 256, "batch_norm_momentum": 1, "devices": 1024,
+    }  # fmt: skip
+    for name, low in smallest.items():
+        value = getattr(spec, name)
+        if value is not None and value < low:
+            raise UserError(f"{name} = {value}: expected at least {low}")
+    for name, high in largest.items():
+        value = getattr(spec, name)
+        if value is not None and value > high:
+            raise UserError(f"{name} = {value}: expected at most {high}")
+    if spec.lora_alpha <= 0:
+        raise UserError(f"lora_alpha = {spec.lora_alpha}: expected above 0")
+    for f in fields(StageMultiples):
+        value = getattr(spec.stage_multiples, f.name)
+        if not _fits(value, float) or value < 0:
+            raise UserError(f"stage_multiples.{f.name} = {value!r}: expected a finite number of at least 0")
+    if spec.model not in MODELS_BY_BACKEND[spec.backend]:
+        offered = ", ".join(MODELS_BY_BACKEND[spec.backend])
+        raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
+    if spec.backend == "mxnet" and spec.precision == "bf16":
+        raise UserError("precision = 'bf16': MXNet trains in float32 only; choose --precision fp32, or another backend")
+    check_devices(spec)
+    if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
+        raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
+    if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:
+        raise UserError(f"warm_up_epochs = {spec.warm_up_epochs}: expected fewer than epochs = {spec.epochs}")
+    for name in ("label_smoothing", "validation"):
+        if getattr(spec, name) >= 1:
+            raise UserError(f"{name} = {getattr(spec, name)}: expected less than 1")
+    for name, wanted in (("early_stopping", spec.early_stopping is not None), ("keep", spec.keep == "best")):
+        if wanted and not spec.validation:
+            raise UserError(
+                f"{name} = {getattr(spec, name)}: needs validation images to choose by; add --validation 0.2"
+            )
+    if spec.schedule == "one-cycle" and spec.schedule_warm_up_steps:
+        raise UserError("schedule_warm_up_steps: the schedule one-cycle warms up by itself; leave the option away")
+    if spec.head_init_classes and spec.head_init != "source-class":
+        raise UserError("head_init_classes: needs --head-init source-class")
+    if (spec.data_url is None) != (spec.data_sha1 is None):
+        given, absent = ("data_url", "data_sha1") if spec.data_sha1 is None else ("data_sha1", "data_url")
+        raise UserError(f"{given} needs {absent} too: a download is only used when its SHA-1 is the one expected")
+    if spec.data_url is not None and spec.data != "hotdog":
+        raise UserError(f"data_url: only the data set hotdog is downloaded, but data = {spec.data!r}")
+    if spec.data == "":
+        raise UserError("data = '': expected demo, hotdog, or the path of a folder or .zip")
+    if spec.weights == "":
+        raise UserError("weights = '': expected distilled, tv_in1k, imagenet, none or the path of a .safetensors file")
+    if spec.weights == "none" and spec.strategy != "scratch":
+        raise UserError(
+            f"weights = 'none' leaves the strategy {spec.strategy!r} nothing to start from; "
+            "choose --strategy scratch or other --weights"
+        )
+
+
+def check_devices(spec: ExperimentSpec) -> None:
+    """Raise UserError where several devices cannot share the batches."""
+    if spec.batch_size % spec.devices:
+        raise UserError(
+            f"devices = {spec.devices}: cannot share a batch of {spec.batch_size} evenly; choose a --batch-size that "
+            "is a multiple"
+        )
+    if spec.devices > 1 and spec.pipeline != "shared":
+        raise UserError(f"devices: the {spec.pipeline} pipeline feeds one device; choose --pipeline shared")

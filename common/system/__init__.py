@@ -1,0 +1,1 @@
+"""What every room needs of the system: errors for people, files, caches, the machine."""

@@ -1,0 +1,1 @@
+"""The epoch loop, evaluation, and what chooses between epochs."""
