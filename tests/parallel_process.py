@@ -21,6 +21,7 @@ import backends
 from common.contract.backend import Backend
 from common.contract.watch import Silent
 from common.data.folder import ImageData, read_folder
+from common.devices.processes import World
 from common.network import resnet
 from common.spec.experiment import ExperimentSpec
 
@@ -103,7 +104,7 @@ def run_processes(
     own = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     started = []
     for rank in range(processes):
-        world = processes.World(rank, processes, rank, processes, f"localhost:{port}")
+        world = World(rank, processes, rank, processes, f"localhost:{port}")
         command = [
             sys.executable, "-P", "-m", "tests.parallel_process", "--backend", backend, "--data", str(data.root),
             "--output", str(folder / f"{rank}.npz"), "--experiments", *names,
