@@ -68,7 +68,7 @@ class FakeBackend:
     def peak_gpu_memory(self) -> None:
         return None
 
-    def make_product(self, spec: ExperimentSpec, side: int) -> Any:
+    def matmul_benchmark(self, spec: ExperimentSpec, side: int) -> Any:
         matrix = np.ones((8, 8))
         return lambda: matrix @ matrix
 
@@ -78,10 +78,10 @@ class FakeBackend:
     def head_shape(self, model: Model) -> tuple[int, ...]:
         return model.arrays["fc.weight"].shape
 
-    def class_weight(self, model: Model, index: int) -> np.ndarray:
+    def head_row(self, model: Model, index: int) -> np.ndarray:
         return model.arrays["fc.weight"][index].copy()
 
-    def head_of(self, model: Model) -> Model:
+    def extract_head(self, model: Model) -> Model:
         head = copy.copy(model)
         head.arrays = {name: array for name, array in self.to_arrays(model).items() if name.startswith("fc.")}
         return head

@@ -147,9 +147,9 @@ def main() -> None:
     if options.break_batch_norm:
         from torch import nn
 
-        from backends.torch.models import WholeBatchNorm
+        from backends.torch.layers import BatchNorm
 
-        WholeBatchNorm.forward = nn.BatchNorm2d.forward
+        BatchNorm.forward = nn.BatchNorm2d.forward
     results = {}
     for name in options.experiments:
         found = run_experiment(backend, name, data, backend=options.backend, **changes)

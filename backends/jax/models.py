@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import flaxmodels
 import h5py
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from flaxmodels.resnet.resnet import URLS
-from jax.sharding import Sharding
-from numpy.typing import NDArray
 
+from backends.jax.layers import Adapted
 from backends.jax.runtime import compute_type, dtype_of, placement
-from backends.jax.weights import read_flaxmodels_file, to_arrays, to_torchvision, to_variables
+from backends.jax.weights import Model, read_flaxmodels_file, to_arrays, to_torchvision, to_variables
 from common.contract.backend import Models
 from common.network import lora, resnet, sources, weights
 from common.network.weights import Arrays
@@ -28,68 +23,12 @@ from common.system.errors import UserError
 BUILDERS = {"resnet18": flaxmodels.ResNet18, "resnet50": flaxmodels.ResNet50}
 
 
-@dataclass
-class Model:
-    """A network and its numbers, which Flax keeps apart: the module is a description, the same at any step.
-
-    Training replaces the trees of numbers and gives their old memory away: keep copies (`to_arrays`), not the trees.
-    """
-
-    module: nn.Module | Adapted
-    params: dict[str, Any]
-    """What is trained."""
-    batch_stats: dict[str, Any]
-    """BatchNorm's running means and variances."""
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """Both trees as the module takes them."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
-
-    @property
-    def placement(self) -> Sharding:
-        """Where the numbers are, on each of several devices alike; computations with them run there."""
-        return self.params["Dense_0"]["kernel"].sharding
-
-
-class Head(nn.Module):
-    """The last layer of flaxmodels' ResNet, under the same name."""
-
-    architecture: str
-    num_classes: int
-    dtype: str
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        return nn.Dense(self.num_classes, dtype=self.dtype)(features)
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """A network whose convolutions' weights are merged with their adapters (`common.network.lora`) at each call."""
-
-    network: nn.Module
-    lora_scale: float
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.network, name)
-
-    def apply(self, variables: dict[str, Any], *arguments: Any, **options: Any) -> Any:
-        """As Flax's modules have it."""
-        params = flatten_dict(variables["params"])
-        for path in [path for path in params if path[-1] == "lora_a"]:
-            kernel, other = (*path[:-1], "kernel"), (*path[:-1], "lora_b")
-            # In Flax's layout (height, width, in, rank) times (rank, out).
-            params[kernel] = params[kernel] + self.lora_scale * (params.pop(path) @ params.pop(other))
-        return self.network.apply({**variables, "params": unflatten_dict(params)}, *arguments, **options)
-
-
 def build_models(spec: ExperimentSpec) -> Models:
     """See `common.contract.backend.Backend.build_models`."""
     shared = spec.initial_values == "shared"
     pretrained = fine_tune = None
     if spec.weights != "none":
-        source = source_arrays(spec)
+        source = read_source(spec)
         head = resnet.initial_head(spec.model, spec.classes, spec.seed) if shared else native_head(spec)
         pretrained = build_network(spec, source)
         adapters = lora.initial(spec.model, spec.lora_rank, spec.seed) if spec.strategy == "lora" else {}
@@ -115,7 +54,7 @@ def make_module(spec: ExperimentSpec, classes: int) -> nn.Module:
     )
 
 
-def source_arrays(spec: ExperimentSpec) -> Arrays:
+def read_source(spec: ExperimentSpec) -> Arrays:
     """The numbers of the source network by torchvision's names."""
     if spec.weights == "imagenet":
         return zoo_arrays(spec)
@@ -155,20 +94,3 @@ def native_network(spec: ExperimentSpec) -> Arrays:
     # lazy_init draws the parameters without running the network; their shapes do not depend on the image's size.
     variables = module.lazy_init(jax.random.key(spec.seed), jax.ShapeDtypeStruct((1, 32, 32, 3), module.dtype))
     return {**to_arrays(Model(module, variables["params"], variables["batch_stats"])), **native_head(spec)}
-
-
-def head_shape(model: Model) -> tuple[int, ...]:
-    """See `common.contract.backend.Backend.head_shape`: (features, classes) in Flax."""
-    return tuple(model.params["Dense_0"]["kernel"].shape)
-
-
-def class_weight(model: Model, index: int) -> NDArray:
-    """See `common.contract.backend.Backend.class_weight`."""
-    return np.array(model.params["Dense_0"]["kernel"][:, index], np.float32)
-
-
-def head_of(model: Model) -> Model:
-    """See `common.contract.backend.Backend.head_of`."""
-    module = Head(model.module.architecture, model.module.num_classes, model.module.dtype)
-    # A copy of the numbers themselves: training gives the old ones' memory away.
-    return Model(module, {"Dense_0": jax.tree.map(jnp.copy, model.params["Dense_0"])}, {})

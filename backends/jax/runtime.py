@@ -130,8 +130,8 @@ def peak_gpu_memory() -> int | None:
     return statistics.get("peak_bytes_in_use")
 
 
-def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.make_product`."""
+def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    """See `common.contract.backend.Backend.matmul_benchmark`."""
     left, right = (jnp.ones((side, side), compute_type(spec), device=find_device(spec)) for _ in range(2))
     multiply = jax.jit(jnp.matmul, compiler_options=COMPILER_OPTIONS)
 

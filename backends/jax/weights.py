@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+import flax.linen as nn
 import h5py
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Sharding
 from numpy.typing import NDArray
 
+from backends.jax.layers import Adapted
 from common.network import lora, resnet
 from common.network.weights import Arrays, to_channels_first, to_channels_last
 
-if TYPE_CHECKING:
-    from backends.jax.models import Model
+
+@dataclass
+class Model:
+    """A network and its numbers, which Flax keeps apart: the module is a description, the same at any step.
+
+    Training replaces the trees of numbers and gives their old memory away: keep copies (`to_arrays`), not the trees.
+    """
+
+    module: nn.Module | Adapted
+    params: dict[str, Any]
+    """What is trained."""
+    batch_stats: dict[str, Any]
+    """BatchNorm's running means and variances."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Both trees as the module takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def placement(self) -> Sharding:
+        """Where the numbers are, on each of several devices alike; computations with them run there."""
+        return self.params["Dense_0"]["kernel"].sharding
+
+
+Tree = dict[str, Any]
 
 # Where an array lies in the variables of a Flax module: collection, layers, leaf.
 FlaxPath = tuple[str, ...]

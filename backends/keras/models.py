@@ -1,19 +1,15 @@
-"""The source network, the network to fine-tune and the network to train from scratch, from KerasHub and
-keras.applications."""
+"""The source network, the one to fine-tune and the one to train from scratch, from KerasHub or keras.applications."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import keras
 import keras_hub
-import tensorflow as tf
-from numpy.typing import NDArray
 
+from backends.keras.layers import BatchNorm, add_adapters
 from backends.keras.runtime import dtype_policy, placement
-from backends.keras.weights import HEAD, load_arrays, to_arrays
+from backends.keras.weights import load_arrays, to_arrays
 from common.contract.backend import Models
-from common.network import lora, resnet, sources, weights
+from common.network import resnet, sources, weights
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 
@@ -78,70 +74,8 @@ def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
     """The same layer, not yet built, in the precision of `spec` and with torch's running statistics."""
     config = {**layer.get_config(), "dtype": dtype_policy(spec)}
     if isinstance(layer, keras.layers.BatchNormalization):
-        return BatchNormalization.from_config(config)
+        return BatchNorm.from_config(config)
     return type(layer).from_config(config)
-
-
-def add_adapters(model: keras.Model, spec: ExperimentSpec) -> None:
-    """Put an adapter beside every convolution: Keras' own (those of `common.network.lora`), always float32."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            layer.enable_lora(spec.lora_rank, spec.lora_alpha)
-    load_arrays(model, lora.initial(model.name, spec.lora_rank, spec.seed))
-
-
-class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, whose running variance takes the unbiased batch variance as torch's does.
-
-    As in Keras, `trainable = False` makes the layer use its running statistics and leave them as they are, and where
-    it is `synchronized`, the statistics of a batch are those of all replicas.
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
-        if training and self.trainable and self.synchronized:
-            return self.learn_together(inputs)
-        if training and self.trainable and inputs.dtype != tf.float64:
-            return self.learn(inputs)
-        before = tf.identity(self.moving_variance)
-        outputs = super().call(inputs, training, mask)
-        if training and self.trainable:
-            # Values a channel; of one alone there is no unbiased variance.
-            count = tf.cast(tf.maximum(tf.size(inputs) // inputs.shape[-1], 2), before.dtype)
-            from_batch = self.moving_variance - self.momentum * before
-            self.moving_variance.assign_add(from_batch / (count - 1))
-        return outputs
-
-    def learn(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalise by the batch in one operation of TensorFlow, which Keras makes of many; its variance is unbiased,
-        and for bfloat16 images, too, statistics and parameters are float32. There is none for float64."""
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon,
-            is_training=True,
-        )  # fmt: skip
-        self.move(mean, variance)
-        return outputs
-
-    def learn_together(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalise by the whole batch, of which each replica has an equal share. Keras takes the mean of the squares
-        minus the square of the mean, which loses digits; this is the mean of the centred squares."""
-        replicas = tf.distribute.get_replica_context()
-
-        def mean_of(values: tf.Tensor) -> tf.Tensor:
-            return replicas.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(values, axis=self._reduction_axes))
-
-        values = tf.cast(inputs, self.moving_mean.dtype)
-        mean = mean_of(values)
-        variance = mean_of(tf.square(values - mean))
-        count = tf.cast(replicas.num_replicas_in_sync * (tf.size(inputs) // inputs.shape[-1]), variance.dtype)
-        self.move(mean, variance * count / (count - 1))
-        outputs = tf.nn.batch_normalization(values, mean, variance, self.beta.value, self.gamma.value, self.epsilon)
-        return tf.cast(outputs, inputs.dtype)
-
-    def move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Give a batch its share of the running statistics."""
-        share = 1 - self.momentum
-        self.moving_mean.assign((1 - share) * self.moving_mean.value + share * mean)
-        self.moving_variance.assign((1 - share) * self.moving_variance.value + share * variance)
 
 
 def read_source(spec: ExperimentSpec) -> weights.Arrays:
@@ -170,35 +104,3 @@ def read_source(spec: ExperimentSpec) -> weights.Arrays:
             f"{cache} from a machine that has it"
         ) from error
     return to_arrays(keras.Model(backbone.input, outputs, name=architecture))
-
-
-def head_shape(model: keras.Model) -> tuple[int, ...]:
-    """See `common.contract.backend.Backend.head_shape`: (features, classes) in Keras."""
-    return tuple(model.layers[-1].kernel.shape)
-
-
-def class_weight(model: keras.Model, index: int) -> NDArray:
-    """See `common.contract.backend.Backend.class_weight`."""
-    return model.layers[-1].kernel.numpy()[:, index].astype("float32")
-
-
-def head_of(model: keras.Model) -> keras.Model:
-    """See `common.contract.backend.Backend.head_of`."""
-    layer = model.layers[-1]
-    with placement_of(model):
-        inputs, copied = keras.Input(layer.kernel.shape[:1]), type(layer).from_config(layer.get_config())
-        head = keras.Model(inputs, copied(inputs), name=HEAD)
-        head.set_weights(model.get_weights()[-2:])
-    head.jit_compile = False
-    return head
-
-
-def placement_of(model: keras.Model) -> AbstractContextManager:
-    """`backends.keras.runtime.placement` where the variables of a model are."""
-    strategy = model.distribute_strategy
-    return strategy.scope() if strategy.num_replicas_in_sync > 1 else tf.device(device_of(model))
-
-
-def device_of(model: keras.Model) -> str:
-    """Where the model's variables are, and so where it computes; the first device, if there are several."""
-    return model.layers[-1].kernel.value.device

@@ -1,4 +1,5 @@
-"""Device, random seeds and exact arithmetic in Keras on TensorFlow."""
+"""The source network, the network to fine-tune and the network to train from scratch, from KerasHub and
+keras.applications."""
 
 from __future__ import annotations
 
@@ -7,11 +8,27 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import keras
+import keras_hub
+import tensorflow as tf
+
 from common.devices import precision
 from common.devices.device import Device
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError, UserError
 from common.system.machine import available_cores, without_messages
+
+
+def placement_of(model: keras.Model) -> AbstractContextManager:
+    """`backends.keras.runtime.placement` where the variables of a model are."""
+    strategy = model.distribute_strategy
+    return strategy.scope() if strategy.num_replicas_in_sync > 1 else tf.device(device_of(model))
+
+
+def device_of(model: keras.Model) -> str:
+    """Where the model's variables are, and so where it computes; the first device, if there are several."""
+    return model.layers[-1].kernel.value.device
+
 
 # Keras reads its backend, and TensorFlow the others, when they are imported.
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -106,8 +123,8 @@ def peak_gpu_memory() -> int | None:
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
-def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.make_product`."""
+def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    """See `common.contract.backend.Backend.matmul_benchmark`."""
     kind = "bfloat16" if spec.precision == "bf16" else precision.parameter_type(spec)
     with tf.device(find_device(spec)):
         left, right = (tf.cast(tf.random.stateless_uniform((side, side), (0, seed)), kind) for seed in range(2))

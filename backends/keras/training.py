@@ -1,4 +1,4 @@
-"""Fine-tuning in Keras: an optimizer a stage, one step, gradients, logits."""
+"""One step in Keras, gradients, logits."""
 
 from __future__ import annotations
 
@@ -10,26 +10,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-import backends.keras
-from backends.keras.models import device_of, placement_of
-from backends.keras.weights import keras_name, named_variables, torchvision_names
-from common.contract.results import History
-from common.contract.watch import Watch
-from common.data.folder import ImageData
+from backends.keras.layers import set_mode, set_momentum
+from backends.keras.optimizer import make_optimizer, trained_variables
+from backends.keras.runtime import device_of, placement_of
+from backends.keras.weights import named_variables
 from common.method.loss import target_table
 from common.method.phases import Phase
 from common.network import resnet
-from common.network.stages import by_stage, stage_of
+from common.network.stages import by_stage
 from common.network.weights import to_channels_first
 from common.spec.experiment import ExperimentSpec
-from common.training import loop
-
-
-def train_fine_tuning(
-    model: keras.Model, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
-) -> History:
-    """See `common.contract.backend.Backend.train_fine_tuning`."""
-    return loop.fit(backends.keras, model, spec, data, param_group, watch)
 
 
 class Trainer:
@@ -45,7 +35,7 @@ class Trainer:
         with placement_of(model):
             self.trained = trained_variables(model, phase)
             set_momentum(model, spec)
-            self.optimizers = make_optimizers(model, spec, phase)
+            self.optimizers = make_optimizer(model, spec, phase)
             self.targets = tf.constant(target_table(spec, class_counts), model.layers[-1].kernel.dtype)
             self.loss_sum = tf.Variable(0, dtype=tf.float64, trainable=False)
             self.correct = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -63,7 +53,7 @@ class Trainer:
         with tf.device(self.device):
             for stage, optimizer in self.optimizers.items():
                 # A variable of the graph, so that another rate needs no other graph.
-                optimizer.learning_rate = rate_factor * self.spec.learning_rate * self.phase.multiples[stage]
+                optimizer.learning_rate = rate_factor * self.phase.learning_rates[stage]
             compiled_step(images, labels)
 
     def step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
@@ -75,7 +65,7 @@ class Trainer:
     def step_together(self, images: tf.Tensor, labels: tf.Tensor) -> None:
         """The same on several devices, each with an equal share of the batch."""
         parts = self.replicas if self.spec.loss_reduction == "mean" else 1
-        sums = self.strategy.run(self.update, (share_out(self.model, images), share_out(self.model, labels), parts))
+        sums = self.strategy.run(self.update, (shard_batch(self.model, images), shard_batch(self.model, labels), parts))
         loss_sum, correct = (self.strategy.reduce("SUM", value, axis=None) for value in sums)
         self.loss_sum.assign_add(loss_sum)
         self.correct.assign_add(correct)
@@ -117,79 +107,6 @@ class Trainer:
         return sums
 
 
-def make_optimizers(model: keras.Model, spec: ExperimentSpec, phase: Phase) -> dict[str, keras.optimizers.Optimizer]:
-    """An optimizer for each trained stage; raises RuntimeError for a trained parameter in no group or in two."""
-    trained = trained_variables(model, phase)
-    stages = by_stage(trained)
-    grouped = [name for stage in phase.trained_stages for name in stages[stage]]
-    strays = [name for name in trained if grouped.count(name) != 1]
-    if strays:
-        raise RuntimeError(f"each trained parameter must be in exactly one group; these are not: {', '.join(strays)}")
-    optimizers = {}
-    for stage in phase.trained_stages:
-        learning_rate = spec.learning_rate * phase.multiples[stage]
-        if spec.optimizer == "adam":
-            optimizers[stage] = Adam(learning_rate, epsilon=1e-8)
-        else:
-            # A plain 0.9 would be rounded to float32 even where parameters are float64.
-            momentum = np.float64(0.9) if spec.optimizer == "momentum" else 0.0
-            optimizers[stage] = SGD(learning_rate, momentum=momentum)
-        optimizers[stage].build([trained[name] for name in stages[stage]])
-    return optimizers
-
-
-class SGD(keras.optimizers.SGD):
-    """Keras' SGD with the learning rate outside the momentum buffer, as in torch; Keras' is inside, where a rate that
-    changes acts on later steps too."""
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        if self.momentum:
-            buffer = self.momentums[self._get_variable_index(variable)].value
-            gradient = buffer.assign(self.momentum * buffer + gradient)
-        variable.assign_sub(tf.cast(learning_rate, variable.dtype) * gradient)
-
-
-class Adam(keras.optimizers.Adam):
-    """Keras' Adam, which adds epsilon after the correction of the second moment's bias, as torch and the paper do."""
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        index = self._get_variable_index(variable)
-        first, second = self._momentums[index].value, self._velocities[index].value
-        first.assign_add((gradient - first) * (1 - self.beta_1))
-        second.assign_add((tf.square(gradient) - second) * (1 - self.beta_2))
-        # In float32, 1 - 0.999 is off by 1e-5 of its value.
-        count = tf.cast(self.iterations + 1, tf.float64)
-        rate = tf.cast(learning_rate, tf.float64) / (1 - self.beta_1**count)
-        correction = tf.cast(tf.sqrt(1 - self.beta_2**count), variable.dtype)
-        variable.assign_sub(tf.cast(rate, variable.dtype) * first / (tf.sqrt(second) / correction + self.epsilon))
-
-
-def trained_variables(model: keras.Model, phase: Phase) -> dict[str, keras.Variable]:
-    """What a phase trains, by torchvision's name."""
-    return {name: variable for name, variable in named_variables(model).items() if phase.trains(name)}
-
-
-def set_momentum(model: keras.Model, spec: ExperimentSpec) -> None:
-    """Give a batch the share of the running statistics that the spec says; Keras counts what stays."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # keras.applications keeps 0.99, with which 80 steps hardly move the statistics.
-            layer.momentum = 1 - spec.batch_norm_momentum
-
-
-def set_mode(model: keras.Model, phase: Phase, together: bool = False) -> None:
-    """Let the BatchNorm layers whose statistics are frozen use these and leave them as they are.
-
-    together: whether the others learn from the shares of all replicas.
-    """
-    for name in torchvision_names(model):
-        if name.endswith("running_var"):
-            # In Keras this freezes gamma and beta too; `differentiate` doesn't ask for it, so they train.
-            layer = model.get_layer(keras_name(model.name, name.removesuffix(".running_var")))
-            layer.trainable = stage_of(name) not in phase.frozen_statistics
-            layer.synchronized = together
-
-
 def differentiate(
     model: keras.Model, spec: ExperimentSpec, variables: list[keras.Variable], images: tf.Tensor, targets: tf.Tensor
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
@@ -199,10 +116,21 @@ def differentiate(
         tape.watch([variable.value for variable in variables])
         # In mixed precision the head computes in bfloat16; the loss does not.
         logits = tf.cast(model(images, training=True), model.layers[-1].kernel.dtype)
-        # TensorFlow's own cross-entropy takes it for granted that targets sum to 1; weighted ones do not.
-        losses = -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=1)
-        loss = tf.reduce_sum(losses) if spec.loss_reduction == "sum" else tf.reduce_mean(losses)
+        loss = reduced_loss(logits, targets, spec)
     return tape.gradient(loss, [variable.value for variable in variables]), logits
+
+
+def reduced_loss(logits: tf.Tensor, targets: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
+    """Return the loss that is differentiated: the sum or the mean over the batch, as the spec says.
+
+    Args:
+        logits: (N, classes).
+        targets: (N, classes) target probabilities, or multiples of them.
+        spec: The experiment.
+    """
+    # TensorFlow's own cross-entropy takes it for granted that targets sum to 1; weighted ones do not.
+    losses = -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=1)
+    return tf.reduce_sum(losses) if spec.loss_reduction == "sum" else tf.reduce_mean(losses)
 
 
 def gradients(
@@ -250,10 +178,10 @@ def feature_extractor(model: keras.Model) -> Callable[[tf.Tensor], NDArray[np.fl
 def shared(model: keras.Model, images: tf.Tensor) -> tf.Tensor | tf.distribute.DistributedValues:
     """A share of the images for each replica of a model, or for one replica, and where they do not divide, all."""
     replicas = model.distribute_strategy.num_replicas_in_sync
-    return share_out(model, images) if replicas > 1 and len(images) % replicas == 0 else images
+    return shard_batch(model, images) if replicas > 1 and len(images) % replicas == 0 else images
 
 
-def share_out(model: keras.Model, batch: tf.Tensor) -> tf.distribute.DistributedValues:
+def shard_batch(model: keras.Model, batch: tf.Tensor) -> tf.distribute.DistributedValues:
     """Equal shares of a batch's images or labels, one for each replica of a model."""
     strategy = model.distribute_strategy
     with tf.device("/CPU:0"):

@@ -1,31 +1,37 @@
 """Fine-tuning with MXNet and Gluon."""
 
+from __future__ import annotations
+
+import sys
+from typing import Any
+
 # First, because it sets what MXNet reads while it is imported.
 import backends.mxnet.runtime  # noqa: F401
-from backends.mxnet.inputs import (
-    from_shared,
-    native_test_batches,
-    native_train_batches,
-    resident_batch,
-    to_device,
-)
-from backends.mxnet.models import build_models, class_weight, head_of, head_shape
-from backends.mxnet.runtime import make_product, peak_gpu_memory, prepare, versions
-from backends.mxnet.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
+from backends.mxnet.inputs import from_shared, native_test_batches, native_train_batches
+from backends.mxnet.layers import extract_head, head_row, head_shape
+from backends.mxnet.models import build_models
+from backends.mxnet.resident import resident_batch, to_device
+from backends.mxnet.runtime import matmul_benchmark, peak_gpu_memory, prepare, versions
+from backends.mxnet.training import Trainer, feature_extractor, gradients, logits
 from backends.mxnet.weights import load_arrays, to_arrays
+from common.contract.results import History
+from common.contract.watch import Watch
+from common.data.folder import ImageData
+from common.spec.experiment import ExperimentSpec
+from common.training import loop
 
 __all__ = [
     "Trainer",
     "build_models",
-    "class_weight",
+    "head_row",
     "feature_extractor",
     "from_shared",
     "gradients",
-    "head_of",
+    "extract_head",
     "head_shape",
     "load_arrays",
     "logits",
-    "make_product",
+    "matmul_benchmark",
     "native_test_batches",
     "native_train_batches",
     "peak_gpu_memory",
@@ -36,3 +42,10 @@ __all__ = [
     "train_fine_tuning",
     "versions",
 ]
+
+
+def train_fine_tuning(
+    model: Any, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
+) -> History:
+    """Train `model` in place as `spec` says and evaluate it after each epoch; see `common.training.loop.fit`."""
+    return loop.fit(sys.modules[__name__], model, spec, data, param_group, watch)

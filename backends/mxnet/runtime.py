@@ -99,8 +99,8 @@ def peak_gpu_memory() -> int | None:
     return None
 
 
-def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.make_product`."""
+def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    """See `common.contract.backend.Backend.matmul_benchmark`."""
     place = {"ctx": find_device(spec), "dtype": precision.parameter_type(spec)}
     left, right = (mx.np.ones((side, side), **place) for _ in range(2))
 

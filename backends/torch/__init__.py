@@ -1,29 +1,35 @@
 """Fine-tuning with PyTorch and torchvision."""
 
-from backends.torch.inputs import (
-    from_shared,
-    native_test_batches,
-    native_train_batches,
-    resident_batch,
-    to_device,
-)
-from backends.torch.models import build_models, class_weight, head_of, head_shape
-from backends.torch.runtime import make_product, peak_gpu_memory, prepare, versions
-from backends.torch.training import Trainer, feature_extractor, gradients, logits, train_fine_tuning
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from backends.torch.inputs import from_shared, native_test_batches, native_train_batches
+from backends.torch.layers import extract_head, head_row, head_shape
+from backends.torch.models import build_models
+from backends.torch.resident import resident_batch, to_device
+from backends.torch.runtime import matmul_benchmark, peak_gpu_memory, prepare, versions
+from backends.torch.training import Trainer, feature_extractor, gradients, logits
 from backends.torch.weights import load_arrays, to_arrays
+from common.contract.results import History
+from common.contract.watch import Watch
+from common.data.folder import ImageData
+from common.spec.experiment import ExperimentSpec
+from common.training import loop
 
 __all__ = [
     "Trainer",
     "build_models",
-    "class_weight",
+    "head_row",
     "feature_extractor",
     "from_shared",
     "gradients",
-    "head_of",
+    "extract_head",
     "head_shape",
     "load_arrays",
     "logits",
-    "make_product",
+    "matmul_benchmark",
     "native_test_batches",
     "native_train_batches",
     "peak_gpu_memory",
@@ -34,3 +40,10 @@ __all__ = [
     "train_fine_tuning",
     "versions",
 ]
+
+
+def train_fine_tuning(
+    model: Any, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
+) -> History:
+    """Train `model` in place as `spec` says and evaluate it after each epoch; see `common.training.loop.fit`."""
+    return loop.fit(sys.modules[__name__], model, spec, data, param_group, watch)

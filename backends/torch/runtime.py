@@ -79,8 +79,8 @@ def peak_gpu_memory() -> int | None:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
 
 
-def make_product(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.make_product`."""
+def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    """See `common.contract.backend.Backend.matmul_benchmark`."""
     device = find_device(spec)
     kind = torch.bfloat16 if spec.precision == "bf16" else parameter_type(spec)
     left, right = (torch.rand(side, side, device=device).to(kind) for _ in range(2))

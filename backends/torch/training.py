@@ -1,9 +1,8 @@
-"""Fine-tuning in PyTorch: parameter groups, one step, gradients, logits."""
+"""One step in PyTorch, gradients, logits."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,28 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import parametrize
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-import backends.torch
-from backends.torch.models import WholeBatchNorm
+from backends.torch.layers import fold_batch_norm, set_mode, set_momentum
+from backends.torch.optimizer import make_optimizer, set_trained
 from backends.torch.weights import named_parameters
-from common.contract.results import History
-from common.contract.watch import Watch
-from common.data.folder import ImageData
 from common.devices import processes
 from common.method.loss import target_table
 from common.method.phases import Phase
-from common.network.stages import by_stage, stage_of
 from common.spec.experiment import ExperimentSpec
-from common.training import loop
-
-
-def train_fine_tuning(
-    model: nn.Module, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
-) -> History:
-    """See `common.contract.backend.Backend.train_fine_tuning`."""
-    return loop.fit(backends.torch, model, spec, data, param_group, watch)
 
 
 class Trainer:
@@ -58,7 +43,7 @@ class Trainer:
         """See `common.contract.backend.Trainer.train_step`."""
         shares = len(images) < len(labels)
         set_mode(self.model, self.phase, shares)
-        labels = labels[processes.share(len(labels), self.world, self.spec.devices)].to(self.model.fc.weight.device)
+        labels = shard_batch(labels, self.spec).to(self.model.fc.weight.device)
         logits = forward(self.model, images, self.network)
         self.optimizer.zero_grad()
         loss = reduced_loss(logits, self.targets[labels], self.spec)
@@ -86,53 +71,9 @@ class Trainer:
         return sums
 
 
-def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torch.optim.Optimizer:
-    """An optimizer with a parameter group for each trained stage; raises RuntimeError for a parameter in none."""
-    parameters = named_parameters(model)
-    stages = by_stage(filter(phase.trains, parameters))
-    parameter_groups = [
-        {
-            "params": [parameters[name] for name in stages[stage]],
-            "lr": spec.learning_rate * phase.multiples[stage],
-            "name": stage,
-        }
-        for stage in phase.trained_stages
-    ]
-    grouped = [id(p) for group in parameter_groups for p in group["params"]]
-    trained = [id(p) for p in model.parameters() if p.requires_grad]
-    if sorted(grouped) != sorted(trained):
-        raise RuntimeError("each trained parameter must be in exactly one parameter group")
-    if spec.optimizer == "adam":
-        return torch.optim.Adam(parameter_groups, weight_decay=spec.weight_decay)
-    momentum = 0.9 if spec.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(parameter_groups, momentum=momentum, weight_decay=spec.weight_decay)
-
-
-def set_trained(model: nn.Module, phase: Phase) -> None:
-    """Freeze what does not train in a phase."""
-    for name, parameter in named_parameters(model).items():
-        parameter.requires_grad_(phase.trains(name))
-
-
-def set_momentum(model: nn.Module, spec: ExperimentSpec) -> None:
-    """Give a batch the share of the running statistics that the spec says."""
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = spec.batch_norm_momentum
-
-
-def set_mode(model: nn.Module, phase: Phase, shares: bool = False) -> None:
-    """Training mode, but evaluation mode for the BatchNorm layers whose statistics are frozen.
-
-    shares: whether each process has a share of the batch only.
-    """
-    model.train()
-    for name, layer in model.named_modules():
-        if isinstance(layer, WholeBatchNorm):
-            layer.shares = shares
-        # requires_grad = False does not stop BatchNorm from updating its statistics; evaluation mode does.
-        if isinstance(layer, nn.BatchNorm2d) and stage_of(name) in phase.frozen_statistics:
-            layer.eval()
+def shard_batch(labels: Tensor, spec: ExperimentSpec) -> Tensor:
+    """Return this process's share of a batch's labels; its images are loaded as a share already."""
+    return labels[processes.share(len(labels), processes.world_of(spec), spec.devices)]
 
 
 def reduced_loss(logits: Tensor, targets: Tensor, spec: ExperimentSpec) -> Tensor:
@@ -194,17 +135,6 @@ def feature_extractor(model: nn.Module) -> Callable[[Tensor], NDArray[np.float32
         return of_all_processes(forward(model, images, backbone)).float().cpu().numpy()
 
     return extract
-
-
-def fold_batch_norm(model: nn.Module) -> None:
-    """Make each BatchNorm part of the convolution before it, in place: a tenth less time in evaluation mode. A
-    convolution with an adapter, whose weight cannot be set, stays as it is."""
-    for parent in list(model.modules()):
-        for (name, layer), (next_name, norm) in itertools.pairwise(list(parent.named_children())):
-            plain = isinstance(layer, nn.Conv2d) and not parametrize.is_parametrized(layer)
-            if plain and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, name, fuse_conv_bn_eval(layer, norm))
-                setattr(parent, next_name, nn.Identity())
 
 
 def of_all_processes(rows: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class FeatureStore:
     ) -> None:
         """folder: where features lie that this and other runs have computed; None keeps none."""
         self.backend, self.model, self.watch, self.images, self.folder = backend, model, watch, images, folder
-        self.head = backend.head_of(model)
+        self.head = backend.extract_head(model)
         self.vectors: dict[Sample, NDArray[np.float32]] = {}
         """Sample -> what the head sees of it, (features,)."""
         self.counts = {"computed": 0, "read": 0}

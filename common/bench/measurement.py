@@ -173,7 +173,7 @@ def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: 
     epochs, constant_rate = itertools.count(1), [1.0] * math.ceil(len(data.train) / spec.batch_size)
     ready_train = list(loop.train_batches(backend, spec, transform, data, 1, source))
     ready_test = list(evaluation.test_batches(backend, spec, transform, data.test, source))
-    product = backend.make_product(spec, PRODUCT_SIDE)
+    product = backend.matmul_benchmark(spec, PRODUCT_SIDE)
 
     def train() -> None:
         loop.train_epoch(backend, trainer, spec, transform, data, next(epochs), Quiet(), constant_rate, source)
@@ -204,7 +204,7 @@ def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source
     """The input pipeline alone, up to batches as the framework takes them."""
     transform = transforms.transform_for(spec)
     epochs = itertools.count(1)
-    product = backend.make_product(spec, 8)
+    product = backend.matmul_benchmark(spec, 8)
 
     def wait_for(batches: Iterator[tuple[Any, Any]]) -> None:
         for images, _ in batches:

@@ -41,7 +41,7 @@ class Models:
 
 
 class Trainer(Protocol):
-    """Trains one model through one phase. Holds the optimizer, whose groups follow `phase.multiples`."""
+    """Trains one model through one phase. Holds the optimizer, whose groups follow `phase.learning_rates`."""
 
     def __init__(
         self, model: Any, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -84,7 +84,7 @@ class Backend(Protocol):
     def peak_gpu_memory(self) -> int | None:
         """Most bytes the framework held on the GPU; None on a CPU, or where the framework does not count."""
 
-    def make_product(self, spec: ExperimentSpec, side: int) -> Callable[[], None]:
+    def matmul_benchmark(self, spec: ExperimentSpec, side: int) -> Callable[[], None]:
         """What multiplies two square matrices of `side` rows on the device, in the precision of `spec`, and waits."""
 
     # models.py
@@ -92,13 +92,15 @@ class Backend(Protocol):
     def build_models(self, spec: ExperimentSpec) -> Models:
         """The three networks, on the device of `spec`. Raises UserError for weights that do not fit."""
 
+    # layers.py
+
     def head_shape(self, model: Any) -> tuple[int, ...]:
         """Shape of the head's weight in the framework's own layout."""
 
-    def class_weight(self, model: Any, index: int) -> NDArray[Any]:
+    def head_row(self, model: Any, index: int) -> NDArray[Any]:
         """The head's weight vector for class `index`: (features,) float32."""
 
-    def head_of(self, model: Any) -> Any:
+    def extract_head(self, model: Any) -> Any:
         """A copy of the head as a model of its own, which takes feature vectors in the place of images. `Trainer`,
         `logits`, `to_arrays` and `load_arrays` accept it; its names are those of the head, `fc.weight` and
         `fc.bias`."""
@@ -150,6 +152,18 @@ class Backend(Protocol):
         """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it; also
         float32 feature vectors (N, features)."""
 
+    def native_train_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
+    ) -> Iterable[tuple[Any, Any]]:
+        """An epoch of shuffled, augmented batches by the framework's own tools; the last batch may be smaller."""
+
+    def native_test_batches(
+        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
+    ) -> Iterable[tuple[Any, Any]]:
+        """All samples in order by the framework's own tools; labels convertible to NumPy."""
+
+    # resident.py
+
     def to_device(self, spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Any:
         """The pixels of all images (segments, SEGMENT, 3) in the memory of the device of `spec`; see
         `common.batches.resident`."""
@@ -164,16 +178,6 @@ class Backend(Protocol):
         32 pixels count at once. Then the values are multiplied with `frame.scale`, less `frame.mean`, divided by
         `frame.std`.
         """
-
-    def native_train_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
-    ) -> Iterable[tuple[Any, Any]]:
-        """An epoch of shuffled, augmented batches by the framework's own tools; the last batch may be smaller."""
-
-    def native_test_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
-    ) -> Iterable[tuple[Any, Any]]:
-        """All samples in order by the framework's own tools; labels convertible to NumPy."""
 
     # weights.py
 

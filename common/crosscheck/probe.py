@@ -77,7 +77,7 @@ def describe(
     }
     images, _ = backend.from_shared(*batch)
     return facts, {
-        "hotdog row": backend.class_weight(models.pretrained, index),
+        "hotdog row": backend.head_row(models.pretrained, index),
         "zero-shot": backend.logits(models.pretrained, images),
     }
 

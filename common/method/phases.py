@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from common.network import lora, resnet
@@ -21,6 +23,8 @@ class Phase:
     epochs: int
     multiples: dict[str, float]
     """Stage -> multiple of the learning rate; 0 freezes the parameters of the stage: no update, no decay."""
+    learning_rate: float
+    """Learning rate of a stage whose multiple is 1, before any schedule."""
     frozen_statistics: frozenset[str]
     """Stages whose BatchNorm layers use their running statistics and leave them as they are."""
     adapters: bool = False
@@ -30,6 +34,55 @@ class Phase:
     @property
     def trained_stages(self) -> tuple[str, ...]:
         return tuple(stage for stage in STAGES if self.multiples[stage] > 0)
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Trained stage -> its learning rate, before any schedule."""
+        return {stage: self.learning_rate * self.multiples[stage] for stage in self.trained_stages}
+
+    def assign(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Sort the parameters of a model into the groups of the phase.
+
+        Args:
+            names: torchvision's names of all parameters of the model, and of its adapters if it has any.
+
+        Returns:
+            Trained stage -> the names that learn at its rate, in the order of `names`. What is frozen is in no group.
+
+        Raises:
+            RuntimeError: A name that no stage knows, or that two stages claim, or that comes twice.
+        """
+        groups: dict[str, list[str]] = {stage: [] for stage in self.trained_stages}
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise RuntimeError(f"{name} comes twice among the parameters")
+            seen.add(name)
+            try:
+                stage = stage_of(name)
+            except ValueError as error:
+                raise RuntimeError(str(error)) from error
+            if self.trains(name):
+                groups[stage].append(name)
+        return groups
+
+    def check_held(self, held: Iterable[str], names: Iterable[str]) -> None:
+        """Check what an optimizer was given against what the model has.
+
+        Args:
+            held: Names of the parameters that the optimizer holds, as read back from it.
+            names: Names of all parameters of the model.
+
+        Raises:
+            RuntimeError: The optimizer lacks a parameter that trains, holds one twice, or holds one that is frozen.
+        """
+        counts = Counter(held)
+        wrong = [name for name in names if counts.pop(name, 0) != self.trains(name)] + list(counts)
+        if wrong:
+            raise RuntimeError(
+                f"each trained parameter must be in exactly one parameter group, and no other in any; not so: "
+                f"{', '.join(wrong)}"
+            )
 
     def trains(self, name: str) -> bool:
         """Whether a parameter learns, by its torchvision name; a running statistic never does."""
@@ -63,20 +116,28 @@ def _phases(spec: ExperimentSpec, param_group: bool) -> tuple[Phase, ...]:
     everything = _multiples(spec, param_group)
     head_only = {stage: everything[stage] if stage == "head" else 0.0 for stage in STAGES}
     if spec.strategy == "feature-extraction":
-        return (Phase("head", spec.epochs, head_only, frozenset(STAGES)),)
+        return (Phase("head", spec.epochs, head_only, spec.learning_rate, frozenset(STAGES)),)
     if spec.strategy == "warm-up":
         first = min(spec.warm_up_epochs, spec.epochs)
         return (
-            Phase("head", first, head_only, frozenset(STAGES)),
-            Phase("everything", spec.epochs - first, everything, _frozen_statistics(spec)),
+            Phase("head", first, head_only, spec.learning_rate, frozenset(STAGES)),
+            Phase("everything", spec.epochs - first, everything, spec.learning_rate, _frozen_statistics(spec)),
         )
     if spec.strategy == "partial":
         untouched = BACKBONE_STAGES[: len(BACKBONE_STAGES) - spec.partial_stages]
         multiples = {stage: 0.0 if stage in untouched else multiple for stage, multiple in everything.items()}
-        return (Phase("last stages", spec.epochs, multiples, _frozen_statistics(spec) | frozenset(untouched)),)
+        return (
+            Phase(
+                "last stages",
+                spec.epochs,
+                multiples,
+                spec.learning_rate,
+                _frozen_statistics(spec) | frozenset(untouched),
+            ),
+        )
     if spec.strategy == "lora":
-        return (Phase("adapters", spec.epochs, everything, frozenset(STAGES), adapters=True),)
-    return (Phase("everything", spec.epochs, everything, _frozen_statistics(spec)),)
+        return (Phase("adapters", spec.epochs, everything, spec.learning_rate, frozenset(STAGES), adapters=True),)
+    return (Phase("everything", spec.epochs, everything, spec.learning_rate, _frozen_statistics(spec)),)
 
 
 def _multiples(spec: ExperimentSpec, param_group: bool) -> dict[str, float]:

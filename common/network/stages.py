@@ -7,20 +7,36 @@ from collections.abc import Iterable
 BACKBONE_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 STAGES = (*BACKBONE_STAGES, "head")
 EARLY_STAGES = ("stem", "layer1", "layer2")
+# Stage -> the first parts of the names that belong to it; bn0 and bn5 are those of the pre-activation ResNet.
+FIRST_PARTS: dict[str, tuple[str, ...]] = {
+    "stem": ("bn0", "conv1", "bn1"),
+    "layer1": ("layer1",),
+    "layer2": ("layer2",),
+    "layer3": ("layer3",),
+    "layer4": ("layer4", "bn5"),
+    "head": ("fc",),
+}
 
 
 def stage_of(name: str) -> str:
-    """The stage of a parameter or statistic, by its torchvision name, such as `layer2.0.conv1.weight`.
+    """Return the stage of a parameter or statistic.
 
-    Raises ValueError for a name that belongs to no stage.
+    >>> stage_of("layer2.0.conv1.weight")
+    'layer2'
+
+    Args:
+        name: torchvision's name of the parameter or statistic.
+
+    Raises:
+        ValueError: The name belongs to no stage, or to more than one.
     """
     first = name.split(".")[0]
-    if first in ("layer1", "layer2", "layer3", "layer4"):
-        return first
-    stages = {"bn0": "stem", "conv1": "stem", "bn1": "stem", "bn5": "layer4", "fc": "head"}
-    if first not in stages:
+    claims = [stage for stage in STAGES if first in FIRST_PARTS[stage]]
+    if not claims:
         raise ValueError(f"{name} belongs to none of the stages {', '.join(STAGES)}")
-    return stages[first]
+    if len(claims) > 1:
+        raise ValueError(f"{name} belongs to several stages: {', '.join(claims)}")
+    return claims[0]
 
 
 def by_stage(names: Iterable[str]) -> dict[str, list[str]]:

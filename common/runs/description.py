@@ -65,8 +65,11 @@ def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
     """The phases of an experiment as plain values."""
     return [
         {
-            **asdict(phase),
+            "name": phase.name,
+            "epochs": phase.epochs,
+            "multiples": phase.multiples,
             "frozen_statistics": sorted(phase.frozen_statistics),
+            "adapters": phase.adapters,
             "reused_features": feature_reuse.reused(spec, phase),
         }
         for phase in phases.phases(spec)
@@ -111,7 +114,7 @@ def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str,
     heads = describe_heads(spec, backend, models)
     hotdog = None
     if heads["hotdog_index"] is not None:
-        row = backend.class_weight(models.pretrained, heads["hotdog_index"])
+        row = backend.head_row(models.pretrained, heads["hotdog_index"])
         hotdog = {
             "index": heads["hotdog_index"],
             "name": sources.source_class_names(spec)[heads["hotdog_index"]],

@@ -85,9 +85,9 @@ def test_wrong_index(monkeypatch, failures) -> None:
 
 def test_wrong_momentum(monkeypatch, failures) -> None:
     """Each batch weighs 90 %, as in flaxmodels."""
-    from backends.torch import training
+    from backends.torch import layers, training
 
-    set_momentum = training.set_momentum
+    set_momentum = layers.set_momentum
     monkeypatch.setattr(
         training, "set_momentum", lambda model, spec: set_momentum(model, spec.replace(batch_norm_momentum=0.9))
     )
@@ -143,9 +143,9 @@ def test_padding_off_by_one(monkeypatch, failures) -> None:
 
 
 def test_no_decay_in_one_group(monkeypatch, failures) -> None:
-    from backends.torch import training
+    from backends.torch import optimizer, training
 
-    make = training.make_optimizer
+    make = optimizer.make_optimizer
 
     def without_decay(*arguments: Any) -> Any:
         optimizer = make(*arguments)
@@ -157,9 +157,9 @@ def test_no_decay_in_one_group(monkeypatch, failures) -> None:
 
 
 def test_head_at_the_backbones_rate(monkeypatch, failures) -> None:
-    from backends.torch import training
+    from backends.torch import optimizer, training
 
-    make = training.make_optimizer
+    make = optimizer.make_optimizer
 
     def one_rate(*arguments: Any) -> Any:
         optimizer = make(*arguments)
@@ -172,9 +172,9 @@ def test_head_at_the_backbones_rate(monkeypatch, failures) -> None:
 
 def test_learning_rate_inside_the_momentum(monkeypatch, failures) -> None:
     """As in Keras and MXNet by themselves: what was gathered at another rate keeps that rate."""
-    from backends.torch import training
+    from backends.torch import optimizer, training
 
-    make = training.make_optimizer
+    make = optimizer.make_optimizer
 
     def inside(*arguments: Any) -> Any:
         optimizer, rates = make(*arguments), {}
@@ -208,9 +208,9 @@ def test_no_smoothing(monkeypatch, failures) -> None:
 @pytest.mark.parametrize("fault", ["layout", "scale"])
 def test_other_adapters(monkeypatch, failures, fault) -> None:
     """Height and width exchanged, or alpha without the division by the rank."""
-    from backends.torch import models
+    from backends.torch import layers
 
-    build, initial = models.Adapter, lora.initial
+    build, initial = layers.Adapter, lora.initial
 
     def transposed(*arguments: Any) -> Any:
         return {n: a.swapaxes(2, 3) if a.ndim == 4 else a for n, a in initial(*arguments).items()}
@@ -218,7 +218,7 @@ def test_other_adapters(monkeypatch, failures, fault) -> None:
     if fault == "layout":
         monkeypatch.setattr(lora, "initial", transposed)
     else:
-        monkeypatch.setattr(models, "Adapter", lambda weight, rank, scale: build(weight, rank, scale * rank))
+        monkeypatch.setattr(layers, "Adapter", lambda weight, rank, scale: build(weight, rank, scale * rank))
     assert failures() == ["lora, sgd: losses", "lora, sgd: parameters"]
 
 

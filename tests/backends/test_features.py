@@ -19,7 +19,7 @@ def test_the_head_on_features_is_the_network(backend, models, batch) -> None:
     expected = backend.logits(models.fine_tune, batch[0])
     # One forward pass; rounding differs with how a framework fuses its layers.
     assert largest_difference(vectors @ arrays["fc.weight"].T + arrays["fc.bias"], expected) < 1e-5
-    head = backend.head_of(models.fine_tune)
+    head = backend.extract_head(models.fine_tune)
     taken, _ = backend.from_shared(vectors, np.zeros(8, np.int64))
     assert largest_difference(backend.logits(head, taken), expected) < 1e-5
 
@@ -34,7 +34,7 @@ def test_adapters_are_part_of_the_features(backend, spec, batch) -> None:
 
 def test_the_head_is_a_copy_under_its_own_names(backend, models) -> None:
     before = backend.to_arrays(models.fine_tune)
-    head = backend.head_of(models.fine_tune)
+    head = backend.extract_head(models.fine_tune)
     arrays = backend.to_arrays(head)
     assert list(arrays) == ["fc.weight", "fc.bias"]
     for name, array in arrays.items():

@@ -19,7 +19,7 @@ def test_head_shapes(backend: Backend, models: Models) -> None:
 
 def test_hotdog_row_is_that_of_class_934(backend: Backend, models: Models) -> None:
     stored = weights.read(sources.DISTILLED).arrays["fc.weight"]
-    row = backend.class_weight(models.pretrained, imagenet.hotdog_index(imagenet.class_names()))
+    row = backend.head_row(models.pretrained, imagenet.hotdog_index(imagenet.class_names()))
     assert row.shape == (512,)
     np.testing.assert_array_equal(row, stored[934])
     assert not np.array_equal(row, stored[713])

@@ -72,4 +72,4 @@ def test_the_whole_loop_trains_in_bf16(backend, low, pictures) -> None:
 def test_products_run(backend, backend_name, spec, precision) -> None:
     if (backend_name, precision) == ("mxnet", "bf16"):
         pytest.skip("MXNet trains in float32 only")
-    assert backend.make_product(spec.replace(precision=precision), 64)() is None
+    assert backend.matmul_benchmark(spec.replace(precision=precision), 64)() is None

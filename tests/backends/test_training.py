@@ -12,7 +12,8 @@ from common.contract.results import Predictions
 from common.contract.watch import Quiet, Watch
 from common.data import splits
 from common.method import phases
-from common.network import imagenet, resnet, source_classes
+from common.method.phases import Phase
+from common.network import imagenet, resnet, source_classes, stages
 from common.network.stages import STAGES, stage_of
 from common.preprocessing import transforms
 from common.spec.experiment import StageMultiples
@@ -316,8 +317,8 @@ def test_a_head_of_source_rows_says_what_the_source_says(backend, models, spec, 
     rows = source_classes.rows_for(spec.replace(head_init="source-class"), ("hotdog", "not-hotdog"))
     source = backend.to_arrays(models.pretrained)
     backend.load_arrays(models.fine_tune, source_classes.mean_head(source, rows))
-    row = backend.class_weight(models.pretrained, imagenet.HOTDOG)
-    np.testing.assert_array_equal(backend.class_weight(models.fine_tune, 0), row)
+    row = backend.head_row(models.pretrained, imagenet.HOTDOG)
+    np.testing.assert_array_equal(backend.head_row(models.fine_tune, 0), row)
     of_source, of_head = (backend.logits(model, batch[0]) for model in (models.pretrained, models.fine_tune))
     # A mean of logits is the logit of the mean row; float32 sums of 512 products are 1e-6 off.
     others = np.delete(of_source, imagenet.HOTDOG, axis=1).mean(axis=1)
@@ -337,3 +338,31 @@ def test_no_epochs_means_evaluation_only(backend, models, spec, pictures) -> Non
     assert history.test.logits.shape == (14, 2)
     for name, array in backend.to_arrays(models.fine_tune).items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("stage", "first_parts", "message"),
+    [
+        ("head", (), "fc.* belongs to none of the stages"),
+        ("layer4", ("layer4", "fc"), "fc.* belongs to several stages"),
+    ],
+)
+def test_a_parameter_that_no_stage_or_two_stages_claim_is_refused(
+    backend, models, spec, monkeypatch, stage, first_parts, message
+) -> None:
+    phase = only_phase(spec)
+    monkeypatch.setitem(stages.FIRST_PARTS, stage, first_parts)
+    with pytest.raises((RuntimeError, ValueError), match=message):
+        backend.Trainer(models.fine_tune, spec, phase)
+
+
+def test_a_parameter_that_the_optimizer_does_not_hold_is_refused(backend, models, spec, monkeypatch) -> None:
+    whole = Phase.assign
+
+    def without_the_first(self: Phase, names) -> dict[str, list[str]]:
+        groups = whole(self, names)
+        return {**groups, "layer1": groups["layer1"][1:]}
+
+    monkeypatch.setattr(Phase, "assign", without_the_first)
+    with pytest.raises(RuntimeError, match="exactly one parameter group.*layer1.0.conv1.weight"):
+        backend.Trainer(models.fine_tune, spec, only_phase(spec))

@@ -100,3 +100,34 @@ def test_nothing_to_train_is_refused() -> None:
                 head_multiple=0, strategy="partial", partial_stages=1, stage_multiples=StageMultiples(layer4=0)
             )
         )
+
+
+def test_names_are_sorted_into_the_groups_of_a_phase() -> None:
+    (phase,) = phases.phases(ExperimentSpec(strategy="partial", partial_stages=1))
+    names = ["conv1.weight", "layer4.0.conv1.weight", "fc.weight", "layer4.0.bn1.running_mean"]
+    assert phase.assign(names) == {"layer4": ["layer4.0.conv1.weight"], "head": ["fc.weight"]}
+    assert phase.learning_rates == {"layer4": 5e-5, "head": pytest.approx(5e-4)}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["fc.weight", "fc.weight"], "comes twice"),
+        (["blocks.0.weight"], "blocks.0.weight belongs to none of the stages"),
+    ],
+)
+def test_names_that_fit_no_group_are_refused(names, message) -> None:
+    (phase,) = phases.phases(ExperimentSpec())
+    with pytest.raises(RuntimeError, match=message):
+        phase.assign(names)
+
+
+@pytest.mark.parametrize(
+    "held", [["fc.weight"], ["fc.weight", "fc.bias", "fc.bias"], ["fc.weight", "fc.bias", "conv1.weight"]]
+)
+def test_an_optimizer_holds_each_trained_parameter_once_and_no_other(held) -> None:
+    (phase,) = phases.phases(ExperimentSpec(strategy="feature-extraction"))
+    names = ["conv1.weight", "fc.weight", "fc.bias"]
+    phase.check_held(["fc.bias", "fc.weight"], names)
+    with pytest.raises(RuntimeError, match="exactly one parameter group"):
+        phase.check_held(held, names)

@@ -16,7 +16,19 @@ import backends
 from common.contract import backend
 
 ROOT = Path(backends.__file__).parent.parent
-FILES = ("__init__.py", "chapter.py", "inputs.py", "models.py", "runtime.py", "training.py", "weights.py")
+FILES = (
+    "__init__.py", "chapter.py", "inputs.py", "layers.py", "models.py", "optimizer.py", "resident.py", "runtime.py",
+    "training.py", "weights.py",
+)  # fmt: skip
+# What is not of the contract and yet has one name and one place in all four.
+SHARED = {
+    "layers.py": ["BatchNorm"],
+    "models.py": ["read_source", "build_network"],
+    "optimizer.py": ["make_optimizer"],
+    "resident.py": ["coefficients", "resize_rows"],
+    "runtime.py": ["find_device"],
+    "training.py": ["reduced_loss", "shard_batch"],
+}
 
 
 def public_functions(path: Path) -> list[str]:
@@ -32,6 +44,14 @@ def test_every_backend_has_the_same_files_and_functions_in_the_same_order(name: 
     assert sorted(path.name for path in folder.glob("*.py")) == sorted(FILES)
     for file in FILES:
         assert public_functions(folder / file) == public_functions(ROOT / "backends" / "torch" / file), file
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+@pytest.mark.parametrize("file", SHARED)
+def test_what_all_backends_do_has_one_name_and_one_place(name: str, file: str) -> None:
+    tree = ast.parse((ROOT / "backends" / name / file).read_text())
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert [shared for shared in SHARED[file] if shared not in defined] == []
 
 
 @pytest.mark.parametrize("name", backends.NAMES)

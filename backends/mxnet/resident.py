@@ -1,0 +1,63 @@
+"""Images in the device's memory, and batches that MXNet makes from them there."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy
+from mxnet import np, npx
+
+from backends.mxnet.runtime import find_device
+from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places
+from common.preprocessing.transforms import Labels
+from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
+
+
+def to_device(spec: ExperimentSpec, pixels: numpy.ndarray) -> np.ndarray:
+    """See `common.contract.backend.Backend.to_device`. Raises UserError for more values than MXNet can count."""
+    if pixels.size >= 2**31 and not mx.runtime.Features().is_enabled("INT64_TENSOR_SIZE"):
+        raise UserError(
+            f"pipeline = resident: {pixels.size / 2**30:.1f} GiB of pixels, but an array of this MXNet holds less than "
+            "2 GiB of them; choose --pipeline shared"
+        )
+    return np.array(pixels, dtype="uint8", ctx=find_device(spec))
+
+
+def resident_batch(store: np.ndarray, places: Places, frame: Frame, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """See `common.contract.backend.Backend.resident_batch`."""
+    device = store.ctx
+    segments, turned, first, second = (np.array(array, dtype=array.dtype, ctx=device) for array in places)
+    begin, across = segments[:, :, None, None]
+    rows, pieces = (np.arange(n, dtype="int64", ctx=device) for n in (frame.height, frame.width // SEGMENT))
+    places_in_store = begin + across * rows[:, None] + pieces
+    images = np.take(store, places_in_store, axis=0, mode="clip").reshape(-1, frame.height, frame.width, 3)
+    images = images.transpose(0, 3, 1, 2).astype("float32")
+    turned = turned[:, None, None, None]
+    images = np.where(turned, images.swapaxes(2, 3), images) if frame.turns else images
+    for axis, length in ((first, frame.width), (second, frame.height)):
+        images = resize_rows(images, *coefficients(axis, frame.side, length))
+    images = np.where(turned, images.swapaxes(2, 3), images) if frame.turns else images
+    mean, std = (np.array(values, dtype="float32", ctx=device)[:, None, None] for values in (frame.mean, frame.std))
+    return (images * frame.scale - mean) / std, np.array(labels, dtype="int64", ctx=device)
+
+
+def coefficients(axis: np.ndarray, side: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each of `length` pixels along an axis counts in each output pixel: (N, side, length), in two digits."""
+    # MXNet does not divide whole numbers; in float64 all of this is as exact.
+    unit, start, step, reach, size = axis.astype("float64")[:, :, None, None]
+    pixels, outputs = (np.arange(n, dtype="float64", ctx=axis.ctx) for n in (length, side))
+    distance = np.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
+    counts = np.maximum(reach - distance, 0) * (pixels < size)
+    total = counts.sum(axis=-1, keepdims=True)
+    high = np.floor(DIGIT * counts / total)
+    low = np.floor((DIGIT * (DIGIT * counts - high * total) + np.floor(total / 2)) / total)
+    return high.astype("float32"), low.astype("float32")
+
+
+def resize_rows(images: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Images (N, 3, H, W) with their rows resized to whole numbers, and transposed: (N, 3, side, H)."""
+    count, _, height, width = images.shape
+    rows = images.reshape(count, 3 * height, width)
+    high, low = (npx.batch_dot(rows, digit, transpose_b=True) for digit in (high, low))
+    resized = np.floor((high + np.floor(low / DIGIT) + DIGIT // 2) / DIGIT)
+    return resized.reshape(count, 3, height, -1).swapaxes(2, 3)
