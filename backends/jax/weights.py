@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import h5py
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Sharding
 from numpy.typing import NDArray
 
-from backends.jax.layers import Adapted
 from common.network import lora, resnet
 from common.network.weights import Arrays, to_channels_first, to_channels_last
 
@@ -27,7 +25,8 @@ class Model:
     Training replaces the trees of numbers and gives their old memory away: keep copies (`to_arrays`), not the trees.
     """
 
-    module: nn.Module | Adapted
+    module: Any
+    """A Flax module, or `backends.jax.layers.Adapted` around one."""
     params: dict[str, Any]
     """What is trained."""
     batch_stats: dict[str, Any]
