@@ -36,6 +36,8 @@ def parameters(backend_name: str, network) -> list[np.ndarray]:
     return [parameter.data().asnumpy() for parameter in found if "running" not in parameter.name]
 
 
+# TensorFlow takes the number of its threads once, which the backend sets.
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_frozen_tab_trains_its_head_alone(backend_name, pictures, tmp_path, frozen) -> None:
     linked = link_images(pictures, tmp_path / "images", steps=1, batch_size=8)
