@@ -71,7 +71,7 @@ runtime.prepare(spec)
 kernel = jax.device_put(np.zeros((512, 2), np.float32), runtime.placement(spec))
 model = models.Model(None, {"Dense_0": {"kernel": kernel}}, {})
 for count in (8, 7):
-    placed = training.on_devices(model, np.zeros((count, 3), np.float32), count)
+    placed = training.shard_batch(model, np.zeros((count, 3), np.float32), count)
     print([shard.data.shape[0] for shard in placed.addressable_shards])
 """
 
