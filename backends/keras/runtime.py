@@ -1,5 +1,4 @@
-"""The source network, the network to fine-tune and the network to train from scratch, from KerasHub and
-keras.applications."""
+"""Device, random seeds and exact arithmetic in Keras on TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,27 +7,11 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import keras
-import keras_hub
-import tensorflow as tf
-
 from common.devices import precision
 from common.devices.device import Device
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError, UserError
 from common.system.machine import available_cores, without_messages
-
-
-def placement_of(model: keras.Model) -> AbstractContextManager:
-    """`backends.keras.runtime.placement` where the variables of a model are."""
-    strategy = model.distribute_strategy
-    return strategy.scope() if strategy.num_replicas_in_sync > 1 else tf.device(device_of(model))
-
-
-def device_of(model: keras.Model) -> str:
-    """Where the model's variables are, and so where it computes; the first device, if there are several."""
-    return model.layers[-1].kernel.value.device
-
 
 # Keras reads its backend, and TensorFlow the others, when they are imported.
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -106,6 +89,17 @@ def placement(spec: ExperimentSpec) -> AbstractContextManager:
 
 
 @functools.cache
+def placement_of(model: keras.Model) -> AbstractContextManager:
+    """`backends.keras.runtime.placement` where the variables of a model are."""
+    strategy = model.distribute_strategy
+    return strategy.scope() if strategy.num_replicas_in_sync > 1 else tf.device(device_of(model))
+
+
+def device_of(model: keras.Model) -> str:
+    """Where the model's variables are, and so where it computes; the first device, if there are several."""
+    return model.layers[-1].kernel.value.device
+
+
 def make_strategy(first: str, devices: int) -> tf.distribute.MirroredStrategy:
     """Data parallelism over so many devices of the kind of the first."""
     return tf.distribute.MirroredStrategy([first.replace("0", str(number)) for number in range(devices)])
