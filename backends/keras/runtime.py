@@ -88,7 +88,6 @@ def placement(spec: ExperimentSpec) -> AbstractContextManager:
     return tf.device(device) if spec.devices == 1 else make_strategy(device, spec.devices).scope()
 
 
-@functools.cache
 def placement_of(model: keras.Model) -> AbstractContextManager:
     """`backends.keras.runtime.placement` where the variables of a model are."""
     strategy = model.distribute_strategy
@@ -100,6 +99,7 @@ def device_of(model: keras.Model) -> str:
     return model.layers[-1].kernel.value.device
 
 
+@functools.cache
 def make_strategy(first: str, devices: int) -> tf.distribute.MirroredStrategy:
     """Data parallelism over so many devices of the kind of the first."""
     return tf.distribute.MirroredStrategy([first.replace("0", str(number)) for number in range(devices)])
