@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import backends
 from common.data.folder import ImageData
-from common.method import counting
+from common.method.plan import Plan
 from common.network import sources
 from common.runs import experiment
 from common.runs.output import check_output
@@ -91,10 +91,10 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
         if key not in loaded:
             loaded[key] = experiment.load_data(spec)
         data = loaded[key]
-        spec, choice = experiment.resolve(spec.replace(classes=len(data.classes)), data, given_fields(arguments))
+        plan, choice = experiment.resolve(spec, data, given_fields(arguments))
         if choice is not None and not runs:
             console.print(choice.why, soft_wrap=True)
-        runs.append(plan_run(options, spec, data))
+        runs.append(plan_run(options, plan))
         skip_if_complete(runs[-1], data, options.overwrite)
     return runs
 
@@ -113,15 +113,14 @@ def chosen_backends(options: CompareOptions) -> list[str]:
     return [name for name in backends.NAMES if name in wanted]
 
 
-def plan_run(options: CompareOptions, spec: ExperimentSpec, data: ImageData) -> Run:
+def plan_run(options: CompareOptions, plan: Plan) -> Run:
     """One run, with its folder and its command."""
+    spec = plan.spec
     assert options.output is not None
     folder = options.output / spec.backend / f"{spec.strategy}-seed{spec.seed}"
     check_output(spec, folder, overwrite=True)
     arguments = [*as_arguments(spec, options.preset), "--output", str(folder)]
-    return Run(
-        spec, folder, [*arguments, *(["--tensorboard"] if options.tensorboard else [])], counting.steps(spec, data)
-    )
+    return Run(spec, folder, [*arguments, *(["--tensorboard"] if options.tensorboard else [])], plan.batches)
 
 
 def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:

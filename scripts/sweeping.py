@@ -89,7 +89,7 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
             )
         sources.read_for(base)
         data = experiment.load_data(base)
-        experiment.resolve(base.replace(classes=len(data.classes)), data)
+        experiment.resolve(base, data)
 
 
 def run_trials(

@@ -13,9 +13,11 @@ from backends.keras.resident import resident_batch, to_device
 from backends.keras.runtime import matmul_benchmark, peak_gpu_memory, prepare, versions
 from backends.keras.training import Trainer, feature_extractor, gradients, logits
 from backends.keras.weights import load_arrays, to_arrays
+from common.contract.experiment import Experiment
 from common.contract.results import History
 from common.contract.watch import Watch
 from common.data.folder import ImageData
+from common.method.plan import make_plan
 from common.spec.experiment import ExperimentSpec
 from common.training import loop
 
@@ -47,4 +49,5 @@ def train_fine_tuning(
     model: Any, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
 ) -> History:
     """Train `model` in place as `spec` says and evaluate it after each epoch; see `common.training.loop.fit`."""
-    return loop.fit(sys.modules[__name__], model, spec, data, param_group, watch)
+    plan = make_plan(spec, data, param_group)
+    return loop.fit(Experiment(sys.modules[__name__], plan, data, watch or Watch()), model)

@@ -18,13 +18,12 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from common.batches.source import BatchSource
-from common.contract.backend import Backend
-from common.contract.watch import Watch
+from common.batches.source import Batches
+from common.contract.experiment import Experiment
 from common.data.folder import Sample
 from common.devices import processes
 from common.preprocessing import draws
-from common.preprocessing.transforms import Labels, Transform
+from common.preprocessing.transforms import Labels
 from common.spec.experiment import ExperimentSpec
 from common.system.caches import cache_folder
 from common.system.files import write_atomically
@@ -36,101 +35,99 @@ LIMIT = 2**30
 VERSION = 1
 
 
-class FeatureStore:
-    """The features of every sample asked for, and the head that trains on them.
+class FeatureBatches:
+    """Batches of features in the place of images, and the head that trains on them.
 
     Features are computed when they are first asked for, so that the first epoch of a phase counts their time.
     """
 
-    def __init__(
-        self, backend: Backend, model: Any, watch: Watch, images: BatchSource, folder: Path | None = None
-    ) -> None:
-        """folder: where features lie that this and other runs have computed; None keeps none."""
-        self.backend, self.model, self.watch, self.images, self.folder = backend, model, watch, images, folder
-        self.head = backend.extract_head(model)
+    def __init__(self, experiment: Experiment, model: Any, images: Batches, folder: Path | None = None) -> None:
+        """Extract the head of `model`.
+
+        Args:
+            experiment: The experiment.
+            model: The network whose backbone is frozen.
+            images: Batches of the images themselves.
+            folder: Where features lie that this and other runs have computed; None keeps none.
+        """
+        self.experiment, self.model, self.images, self.folder = experiment, model, images, folder
+        self.head = experiment.backend.extract_head(model)
         self.vectors: dict[Sample, NDArray[np.float32]] = {}
         """Sample -> what the head sees of it, (features,)."""
         self.counts = {"computed": 0, "read": 0}
         """Images whose features were computed, and whose features another run had left."""
 
-    def train_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
-    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-        """`common.batches.shared.train_batches` in the same order, with features (N, features) for images."""
-        self.compute(spec, transform, samples)
-        order = draws.epoch_order(len(samples), spec.seed, epoch)
-        return self.batches(spec, [samples[index] for index in order], processes.share_to_train)
+    def train(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """Yield batches (N, features) in the order of `common.batches.source.Batches.train`."""
+        samples = self.experiment.data.train
+        self.compute(samples)
+        order = draws.epoch_order(len(samples), self.experiment.spec.seed, epoch)
+        for vectors, labels in self.batches([samples[index] for index in order], processes.share_to_train):
+            yield self.experiment.backend.from_shared(vectors, labels)
 
-    def test_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
-    ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-        """`common.batches.shared.test_batches`, with features (N, features) for images."""
-        self.compute(spec, transform, samples)
-        return self.batches(spec, samples, processes.share_to_test)
-
-    def on_device(self, backend: Backend, images: NDArray[np.float32], labels: Labels) -> tuple[Any, Any]:
-        """A batch as the backend takes it."""
-        return backend.from_shared(images, labels)
+    def test(self, samples: Sequence[Sample]) -> Iterator[tuple[Any, Labels]]:
+        """Yield batches (N, features) in the order of `common.batches.source.Batches.test`."""
+        self.compute(samples)
+        for vectors, labels in self.batches(samples, processes.share_to_test):
+            yield self.experiment.backend.from_shared(vectors, labels)[0], labels
 
     def batches(
-        self,
-        spec: ExperimentSpec,
-        samples: Sequence[Sample],
-        share: Callable[[Sequence[Sample], int], Sequence[Sample]],
+        self, samples: Sequence[Sample], share: Callable[[Sequence[Sample], int], Sequence[Sample]]
     ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-        """Batches of samples whose features are there; the last may be smaller. `share` says which of a batch are this
-        process's."""
+        """Yield batches of samples whose features are there; `share` says which of a batch are this process's."""
+        spec = self.experiment.spec
         for start in range(0, len(samples), spec.batch_size):
             chosen = samples[start : start + spec.batch_size]
             labels = np.array([sample.label for sample in chosen], np.int64)
             yield np.stack([self.vectors[sample] for sample in share(chosen, spec.devices)]), labels
 
-    def compute(self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]) -> None:
+    def compute(self, samples: Sequence[Sample]) -> None:
         """Read or compute the features of the samples that have none yet."""
         missing = [sample for sample in samples if sample not in self.vectors]
         if not missing:
             return
         known = self.folder is not None and all(sample.mark for sample in missing)
-        file = self.folder / f"{self.key(spec, transform, missing)}.npy" if self.folder and known else None
+        file = self.folder / f"{self.key(missing)}.npy" if self.folder and known else None
         vectors = read_kept(file, len(missing)) if file else None
         if vectors is not None:
             self.counts["read"] += len(missing)
-            self.watch.on_progress(math.ceil(len(missing) / spec.batch_size), "features of an earlier run")
+            steps = math.ceil(len(missing) / self.experiment.spec.batch_size)
+            self.experiment.watch.on_progress(steps, "features of an earlier run")
         else:
-            vectors = np.concatenate(list(self.extract(spec, transform, missing)))
+            vectors = np.concatenate(list(self.extract(missing)))
             self.counts["computed"] += len(missing)
             if file:
                 write_kept(file, vectors)
         self.vectors.update(zip(missing, vectors, strict=True))
 
-    def extract(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
-    ) -> Iterator[NDArray[np.float32]]:
-        """The features of samples, computed batch by batch."""
-        compute = self.backend.feature_extractor(self.model)
+    def extract(self, samples: Sequence[Sample]) -> Iterator[NDArray[np.float32]]:
+        """Yield the features of samples, computed batch by batch: (N, features)."""
+        compute = self.experiment.backend.feature_extractor(self.model)
         begin, done = time.perf_counter(), 0
-        for images, labels in self.images.test_batches(spec, transform, samples):
+        for images, labels in self.images.test(samples):
             # A batch that several processes share may have more rows than images (`common.devices.processes`).
-            yield compute(self.images.on_device(self.backend, images, labels)[0])[: len(labels)]
+            yield compute(images)[: len(labels)]
             done += len(labels)
-            self.watch.on_progress(1, f"computing features, {done / (time.perf_counter() - begin):.1f} images/s")
+            speed = done / (time.perf_counter() - begin)
+            self.experiment.watch.on_progress(1, f"computing features, {speed:.1f} images/s")
 
-    def key(self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]) -> str:
-        """The name of the file of these features: SHA-256 over all that they depend on, to the last bit."""
+    def key(self, samples: Sequence[Sample]) -> str:
+        """Return the name of the file of these features: SHA-256 over all that they depend on, to the last bit."""
+        spec, backend = self.experiment.spec, self.experiment.backend
         settings = {
             "version": VERSION,
-            "versions": self.backend.versions(),
+            "versions": backend.versions(),
             # Rounding depends on the device, the threads and the size of a batch.
             "spec": [spec.backend, spec.pipeline, spec.precision, spec.device, spec.devices, spec.batch_size],
-            "device": [self.backend.peak_gpu_memory() is not None, platform.machine(), platform.processor()],
+            "device": [backend.peak_gpu_memory() is not None, platform.machine(), platform.processor()],
             "threads": [available_cores(), os.environ.get("OMP_NUM_THREADS")],
-            "transform": asdict(transform),
+            "transform": asdict(self.experiment.plan.transform),
             # As they were before a pixel was read: of one that changes meanwhile no later run finds these features.
             "images": [(str(sample.path), sample.mark) for sample in samples],
             "pillow": PIL.__version__,
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, array in sorted(self.backend.to_arrays(self.model).items()):
+        for name, array in sorted(backend.to_arrays(self.model).items()):
             if not name.startswith("fc."):
                 digest.update(name.encode())
                 digest.update(np.ascontiguousarray(array).data)

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.batches.prefetch import prefetch
-from common.batches.shared import ImageSource
-from common.batches.source import BatchSource
-from common.contract.backend import Backend
+from common.contract.experiment import Experiment
 from common.data.folder import ImageData, Sample
 from common.data.images import UnreadableImage, upright_size
-from common.preprocessing import crops, draws, transforms
+from common.method.plan import Plan
+from common.preprocessing import crops, draws
 from common.preprocessing.crops import Cut
 from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places, places_of, segments_across
 from common.preprocessing.transforms import Labels, Transform
@@ -46,11 +45,6 @@ class Layout:
     def bytes(self) -> int:
         """Bytes of all pixels, those between images included."""
         return self.segments * SEGMENT * 3
-
-
-def image_source(backend: Backend, spec: ExperimentSpec, transform: Transform, data: ImageData) -> BatchSource:
-    """Where an experiment's batches come from, unless from the framework's own pipeline."""
-    return ResidentImages(backend, spec, transform, data) if spec.pipeline == "resident" else ImageSource(data.read)
 
 
 def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layout:
@@ -97,9 +91,9 @@ def batch_bytes(spec: ExperimentSpec, transform: Transform, layout: Layout) -> i
     return min(spec.batch_size, len(layout.places)) * (9 * pixels + 32 * transform.image_size * side)
 
 
-def describe(spec: ExperimentSpec, data: ImageData) -> dict[str, Any]:
-    """What the record says of the images on the device; raises UserError as `lay_out` does."""
-    layout = lay_out(spec, transforms.transform_for(spec), data)
+def describe(plan: Plan, data: ImageData) -> dict[str, Any]:
+    """Return what the record says of the images on the device; raises UserError as `lay_out` does."""
+    layout = lay_out(plan.spec, plan.transform, data)
     return {"images": len(layout.places), "bytes": layout.bytes}
 
 
@@ -121,60 +115,53 @@ def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) ->
     return whole
 
 
-class ResidentImages:
-    """Batches of images that are on the device: a `common.batches.source.BatchSource`, whose batches are Places until
-    `on_device` makes images of them."""
+class ResidentBatches:
+    """Batches that the device makes of images in its memory: the same order and the same draws as the shared ones."""
 
-    def __init__(self, backend: Backend, spec: ExperimentSpec, transform: Transform, data: ImageData) -> None:
-        self.layout = lay_out(spec, transform, data)
-        self.store = backend.to_device(spec, pack(self.layout, data, transform, spec.workers))
+    def __init__(self, experiment: Experiment) -> None:
+        plan = experiment.plan
+        self.experiment = experiment
+        self.layout = lay_out(plan.spec, plan.transform, experiment.data)
+        packed = pack(self.layout, experiment.data, plan.transform, plan.spec.workers)
+        self.store = experiment.backend.to_device(plan.spec, packed)
 
-    def train_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
-    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
-        """`common.batches.shared.train_batches`: the same order and the same draws."""
-
-        def cut(index: int) -> Cut:
-            return crops.training_cut(self.size(samples[index]), transform, spec.seed, epoch, index)
-
-        order = draws.epoch_order(len(samples), spec.seed, epoch)
-        return self.batches(spec, transform, samples, [int(index) for index in order], cut)
-
-    def test_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
-    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
-        """`common.batches.shared.test_batches`."""
+    def train(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """See `common.batches.source.Batches.train`."""
+        plan, samples = self.experiment.plan, self.experiment.data.train
 
         def cut(index: int) -> Cut:
-            return crops.test_cut(self.size(samples[index]), transform)
+            return crops.training_cut(self.size(samples[index]), plan.transform, plan.spec.seed, epoch, index)
 
-        return self.batches(spec, transform, samples, range(len(samples)), cut)
+        order = draws.epoch_order(len(samples), plan.spec.seed, epoch)
+        for places, frame, labels in self.places(samples, order.tolist(), cut):
+            yield self.experiment.backend.resident_batch(self.store, places, frame, labels)
 
-    def on_device(self, backend: Backend, images: tuple[Places, Frame], labels: Labels) -> tuple[Any, Any]:
-        """The batch as the backend takes it."""
-        places, frame = images
-        return backend.resident_batch(self.store, places, frame, labels)
+    def test(self, samples: Sequence[Sample]) -> Iterator[tuple[Any, Labels]]:
+        """See `common.batches.source.Batches.test`."""
+
+        def cut(index: int) -> Cut:
+            return crops.test_cut(self.size(samples[index]), self.experiment.plan.transform)
+
+        for places, frame, labels in self.places(samples, range(len(samples)), cut):
+            yield self.experiment.backend.resident_batch(self.store, places, frame, labels)[0], labels
 
     def size(self, sample: Sample) -> tuple[int, int]:
-        """Width and height of an image."""
+        """Return width and height of an image in pixels."""
         return self.layout.places[sample][1:]
 
-    def batches(
-        self,
-        spec: ExperimentSpec,
-        transform: Transform,
-        samples: Sequence[Sample],
-        order: Sequence[int],
-        cut: Callable[[int], Cut],
-    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
-        """Batches of the samples whose indices are `order`, the image `index` cut as `cut(index)` says."""
+    def places(
+        self, samples: Sequence[Sample], order: Sequence[int], cut: Callable[[int], Cut]
+    ) -> Iterator[tuple[Places, Frame, Labels]]:
+        """Yield where the batches are of the samples whose indices are `order`, the image `index` cut as `cut(index)`
+        says."""
+        spec, transform = self.experiment.spec, self.experiment.plan.transform
 
-        def batch(start: int) -> tuple[tuple[Places, Frame], Labels]:
+        def batch(start: int) -> tuple[Places, Frame, Labels]:
             chosen = order[start : start + spec.batch_size]
             found = [self.layout.places[samples[index]] for index in chosen]
             places = places_of(found, [cut(index) for index in chosen], transform.image_size)
             labels = np.array([samples[index].label for index in chosen], np.int64)
-            return (places, frame_of(found, bool(places.turned.any()), self.layout, transform)), labels
+            return places, frame_of(found, bool(places.turned.any()), self.layout, transform), labels
 
         # One thread draws ahead while this one waits for the device.
         return prefetch(batch, range(0, len(order), spec.batch_size), min(spec.workers, 1), look_ahead=2)

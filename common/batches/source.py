@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from common.contract.backend import Backend
 from common.data.folder import Sample
-from common.preprocessing.transforms import Labels, Transform
-from common.spec.experiment import ExperimentSpec
+from common.preprocessing.transforms import Labels
 
 
-class BatchSource(Protocol):
-    """Where an epoch's batches come from: images of the shared or the resident pipeline, or features of either."""
+class Batches(Protocol):
+    """Where the batches of an experiment come from: its images by one of the pipelines, or their features."""
 
-    def train_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, /
-    ) -> Iterator[tuple[Any, Labels]]:
-        """Shuffled batches, of images or of what `on_device` makes them from."""
+    def train(self, epoch: int, /) -> Iterator[tuple[Any, Any]]:
+        """Yield the shuffled batches of an epoch, as the backend's Trainer takes them; the last may be smaller."""
 
-    def test_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], /
-    ) -> Iterator[tuple[Any, Labels]]:
-        """Batches in the order of the samples."""
-
-    def on_device(self, backend: Backend, images: Any, labels: Labels, /) -> tuple[Any, Any]:
-        """A batch as the backend takes it."""
+    def test(self, samples: Sequence[Sample], /) -> Iterator[tuple[Any, Labels]]:
+        """Yield batches of samples in their order, prepared as for a test: images for the backend, labels as NumPy."""

@@ -6,6 +6,7 @@ is the median of the ratios within a round.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -18,16 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.batches import resident
-from common.batches.source import BatchSource
+from common.batches.pipelines import image_batches
+from common.batches.source import Batches
 from common.bench.chapter import ChapterProcess
 from common.contract.backend import Backend
+from common.contract.experiment import Experiment
 from common.contract.watch import Quiet
 from common.data import decoded
 from common.data.folder import ImageData, Sample, read_folder
 from common.method import feature_reuse, phases
+from common.method.plan import make_plan
 from common.network import resnet, sources, weights
-from common.preprocessing import transforms
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.training import evaluation, loop
@@ -154,32 +156,33 @@ def run(
     tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
     slices: dict[str, Slice] = {"train tab fp32": tab.train, "test tab fp32": tab.test}
     data, _ = decoded.attach(spec, data)
-    source = resident.image_source(backend, spec, transforms.transform_for(spec), data)
+    experiment = Experiment(backend, make_plan(spec, data), data, Quiet())
+    batches = image_batches(experiment)
     for precision in precisions:
-        slices.update(our_slices(backend, spec.replace(precision=precision), data, source))
-    slices.update(input_slices(backend, spec, data, source))
+        changed = dataclasses.replace(experiment.plan, spec=spec.replace(precision=precision))
+        slices.update(our_slices(experiment.replace(plan=changed), batches))
+    slices.update(input_slices(experiment, batches))
     measured = measure(slices, repeats, watch)
     cases = [Case(*_words(name), rates) for name, rates in measured.items()]
     flops = resnet.forward_flops(resnet.architecture(spec.backend, spec.model), spec.image_size, spec.classes)
     return Result(spec.image_size, spec.batch_size, len(data.train), len(data.test), flops, cases)
 
 
-def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: BatchSource) -> dict[str, Slice]:
-    """Training and evaluation by `common.training.loop`, the same on ready batches, and a product."""
-    transform = transforms.transform_for(spec)
+def our_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
+    """Training and evaluation by `common.training`, the same on ready batches, and a product."""
+    backend, spec, data = experiment.backend, experiment.spec, experiment.data
     model = backend.build_models(spec).fine_tune
-    (phase,) = phases.phases(spec)
+    (phase,) = experiment.plan.phases
     trainer = backend.Trainer(model, spec, phase)
     epochs, constant_rate = itertools.count(1), [1.0] * math.ceil(len(data.train) / spec.batch_size)
-    ready_train = list(loop.train_batches(backend, spec, transform, data, 1, source))
-    ready_test = list(evaluation.test_batches(backend, spec, transform, data.test, source))
+    ready_train, ready_test = list(batches.train(1)), list(batches.test(data.test))
     product = backend.matmul_benchmark(spec, PRODUCT_SIDE)
 
     def train() -> None:
-        loop.train_epoch(backend, trainer, spec, transform, data, next(epochs), Quiet(), constant_rate, source)
+        loop.train_epoch(experiment, trainer, batches, next(epochs), constant_rate)
 
     def test() -> None:
-        evaluation.predict(backend, model, spec, transform, data.test, Quiet(), source)
+        evaluation.predict(experiment, model, data.test, batches)
 
     def train_ready() -> None:
         for images, labels in ready_train:
@@ -200,24 +203,23 @@ def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: 
     }
 
 
-def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: BatchSource) -> dict[str, Slice]:
+def input_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
     """The input pipeline alone, up to batches as the framework takes them."""
-    transform = transforms.transform_for(spec)
-    epochs = itertools.count(1)
-    product = backend.matmul_benchmark(spec, 8)
+    data, epochs = experiment.data, itertools.count(1)
+    product = experiment.backend.matmul_benchmark(experiment.spec, 8)
 
-    def wait_for(batches: Iterator[tuple[Any, Any]]) -> None:
-        for images, _ in batches:
+    def wait_for(made: Iterator[tuple[Any, Any]]) -> None:
+        for images, _ in made:
             # What computes an image beside this thread: JAX's and MXNet's arrays say so, a GPU works in order.
             for name in {"block_until_ready", "wait_to_read"} & set(dir(images)):
                 getattr(images, name)()
         product()
 
     def train() -> None:
-        wait_for(loop.train_batches(backend, spec, transform, data, next(epochs), source))
+        wait_for(batches.train(next(epochs)))
 
     def test() -> None:
-        wait_for(evaluation.test_batches(backend, spec, transform, data.test, source))
+        wait_for(batches.test(data.test))
 
     return {"train input fp32": timed(train, len(data.train)), "test input fp32": timed(test, len(data.test))}
 

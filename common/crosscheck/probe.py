@@ -60,7 +60,7 @@ def describe(
     models = backend.build_models(spec)
     names = sources.source_class_names(spec)
     index = imagenet.hotdog_index(names)
-    counts = description.count_parameters(spec, backend, models.fine_tune)
+    counts = description.count_parameters(phases.phases(spec), spec, backend, models.fine_tune)
     facts = {
         "backend": spec.backend,
         "precision": spec.precision,

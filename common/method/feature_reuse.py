@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from common.method import phases
+from collections.abc import Sequence
+
 from common.method.phases import Phase
 from common.network.stages import BACKBONE_STAGES
 from common.spec.experiment import ExperimentSpec
@@ -39,7 +40,7 @@ def describe(spec: ExperimentSpec, phase: Phase) -> str | None:
     return f"the features of each image are computed anew every epoch, as {reason}"
 
 
-def notes(spec: ExperimentSpec) -> list[str]:
-    """A line for each phase that trains the head alone: what is done about features."""
-    described = [(phase.name, describe(spec, phase)) for phase in phases.phases(spec) if phase.epochs]
+def notes(spec: ExperimentSpec, chosen: Sequence[Phase]) -> list[str]:
+    """Return a line for each of the phases that trains the head alone: what is done about features."""
+    described = [(phase.name, describe(spec, phase)) for phase in chosen if phase.epochs]
     return [f"phase {name}: {text}" for name, text in described if text]

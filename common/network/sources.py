@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from common.network import imagenet, resnet
@@ -63,6 +64,15 @@ def preprocessing_of(spec: ExperimentSpec) -> Preprocessing:
     return Preprocessing()
 
 
+@functools.lru_cache(maxsize=1)
+def _read_once(path: Path, changed: int, size: int) -> Checkpoint:
+    """Read a file that was last `changed` at that time, unless it is the one that was read last."""
+    checkpoint = read(path)
+    for array in checkpoint.arrays.values():
+        array.flags.writeable = False
+    return checkpoint
+
+
 def read_for(spec: ExperimentSpec) -> Checkpoint | None:
     """The checked source weights of an experiment; None for `none` and `imagenet`.
 
@@ -71,7 +81,8 @@ def read_for(spec: ExperimentSpec) -> Checkpoint | None:
     path = locate(spec)
     if path is None:
         return None
-    checkpoint = read(path)
+    state = path.stat()
+    checkpoint = _read_once(path, state.st_mtime_ns, state.st_size)
     architecture = resnet.architecture(spec.backend, spec.model)
     if checkpoint.header.architecture not in ("", architecture):
         raise UserError(

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from common.contract.backend import Backend, Models
-from common.data.folder import ImageData
+from common.contract.experiment import Experiment
 from common.devices.device import Device
-from common.method import counting, feature_reuse, phases
+from common.method import feature_reuse, phases
+from common.method.phases import Phase
 from common.network import imagenet, lora, resnet, sources
 from common.network.stages import by_stage
-from common.preprocessing import transforms
 from common.runs import record
 from common.runs.record import RunRecord
 from common.spec.experiment import ExperimentSpec
@@ -31,11 +31,9 @@ def model_of(spec: ExperimentSpec, models: Models) -> Any:
     return models.scratch if spec.strategy == "scratch" else models.fine_tune
 
 
-def describe_run(
-    spec: ExperimentSpec, data: ImageData, backend: Backend, device: Device, models: Models, command: Sequence[str]
-) -> RunRecord:
-    """The record of a run that is about to begin."""
-    transform = transforms.transform_for(spec)
+def describe_run(experiment: Experiment, device: Device, models: Models, command: Sequence[str]) -> RunRecord:
+    """Return the record of a run that is about to begin."""
+    backend, plan, spec, data = experiment.backend, experiment.plan, experiment.spec, experiment.data
     machine = describe_machine()
     machine["versions"].update(backend.versions())
     model = model_of(spec, models)
@@ -43,26 +41,26 @@ def describe_run(
         spec,
         command=list(command),
         resolved={
-            **asdict(transform),
+            **asdict(plan.transform),
             "mean_learning_rate": spec.mean_learning_rate,
-            "phases": describe_phases(spec),
+            "phases": describe_phases(plan.phases, spec),
         },
         data={
             **record.describe_data(data),
-            "trained_images": counting.counted_images(spec, len(data.train)),
-            "tested_images": counting.counted_images(spec, len(data.test)),
+            "trained_images": plan.trained_images,
+            "tested_images": plan.tested_images,
         },
         environment={**machine, "device": asdict(device)},
         model={
             "file": None if spec.strategy == "zero-shot" else record.MODEL,
             **describe_heads(spec, backend, models),
-            **count_parameters(spec, backend, model),
+            **count_parameters(plan.phases, spec, backend, model),
         },
     )
 
 
-def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
-    """The phases of an experiment as plain values."""
+def describe_phases(chosen: Sequence[Phase], spec: ExperimentSpec) -> list[dict[str, Any]]:
+    """Return the phases of an experiment as plain values."""
     return [
         {
             "name": phase.name,
@@ -72,7 +70,7 @@ def describe_phases(spec: ExperimentSpec) -> list[dict[str, Any]]:
             "adapters": phase.adapters,
             "reused_features": feature_reuse.reused(spec, phase),
         }
-        for phase in phases.phases(spec)
+        for phase in chosen
     ]
 
 
@@ -92,12 +90,12 @@ def describe_heads(spec: ExperimentSpec, backend: Backend, models: Models) -> di
     return heads
 
 
-def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
+def count_parameters(chosen: Sequence[Phase], spec: ExperimentSpec, backend: Backend, model: Any) -> dict[str, Any]:
     """Numbers of parameters: in all, by stage, and those trained in the last phase, if any. Statistics do not count,
     nor do adapters but among the trained: in the end they are part of the convolutions."""
     sizes = {name: array.size for name, array in backend.to_arrays(model).items() if not resnet.is_statistic(name)}
     stages = {stage: sum(sizes[name] for name in names) for stage, names in by_stage(sizes).items()}
-    last = [phase for phase in phases.phases(spec) if phase.epochs or not spec.epochs][-1:]
+    last = [phase for phase in chosen if phase.epochs or not spec.epochs][-1:]
     if any(phase.adapters for phase in last):
         adapters = lora.shapes(resnet.architecture(spec.backend, spec.model), spec.lora_rank)
         sizes.update({name: math.prod(shape) for name, shape in adapters.items()})
@@ -110,7 +108,7 @@ def count_parameters(spec: ExperimentSpec, backend: Backend, model: Any) -> dict
 
 def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str, Any]:
     """What there is to know of the three networks before training, as plain values."""
-    model = model_of(spec, models)
+    model, chosen = model_of(spec, models), phases.phases(spec)
     heads = describe_heads(spec, backend, models)
     hotdog = None
     if heads["hotdog_index"] is not None:
@@ -132,8 +130,8 @@ def inspect(spec: ExperimentSpec, backend: Backend, models: Models) -> dict[str,
     return {
         "architecture": heads["architecture"],
         "head_shapes": shapes,
-        **count_parameters(spec, backend, model),
-        "phases": describe_phases(spec),
+        **count_parameters(chosen, spec, backend, model),
+        "phases": describe_phases(chosen, spec),
         "hotdog": hotdog,
     }
 

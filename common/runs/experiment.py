@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from common.batches import resident
-from common.contract.backend import Backend
+from common.contract.backend import Backend, Models
+from common.contract.experiment import Experiment
 from common.contract.results import EpochMetrics, History, Predictions
 from common.contract.watch import ForwardingWatch, Silent, Stopped, Watch
 from common.data import datasets, decoded, splits
 from common.data.folder import ImageData
 from common.devices import precision, processes
-from common.method import auto, counting, feature_reuse, phases, schedules
+from common.method import auto, feature_reuse, phases, schedules
+from common.method.plan import Plan, make_plan
 from common.network import resnet, source_classes, sources, weights
 from common.preprocessing import transforms
 from common.runs import description, record
@@ -91,57 +93,77 @@ def run(
     start = time.perf_counter()
     world = processes.world_of(spec)
     watch = watch if world.leads else Silent()
-    sources.read_for(spec)
-    if spec.strategy != "auto":
-        phases.phases(spec)
     if world.leads:
         check_output(spec, folder, request.overwrite)
-    data = load_data(spec)
-    if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
-        raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
-    spec, choice = resolve(spec.replace(classes=len(data.classes)), data, request.given)
-    notes = [choice.why] if choice else []
-    for note in notes + feature_reuse.notes(spec):
+    plan, data, choice = prepare(spec, request.given)
+    for note in ([choice.why] if choice else []) + feature_reuse.notes(plan.spec, plan.phases):
         watch.on_note(note)
-    backend = load_backend(spec.backend)
-    device = backend.prepare(spec)
-    asked = spec
-    spec, reason = precision.resolve(spec, device)
-    models = backend.build_models(spec)
-    if source_head_wanted(spec):
-        head = source_classes.mean_head(
-            backend.to_arrays(models.pretrained), source_classes.rows_for(spec, data.classes)
-        )
-        backend.load_arrays(models.fine_tune, head)
-    data, kept = decoded.attach(spec, data)
-    run_record = description.describe_run(spec, data, backend, device, models, request.command)
+    backend = load_backend(plan.spec.backend)
+    device = backend.prepare(plan.spec)
+    asked = plan.spec
+    resolved, reason = precision.resolve(asked, device)
+    models = build_models(backend, resolved, data)
+    data, kept = decoded.attach(resolved, data)
+    experiment = Experiment(backend, dataclasses.replace(plan, spec=resolved), data, watch)
+    run_record = description.describe_run(experiment, device, models, request.command)
     run_record.spec = asked
     run_record.resolved |= {
-        "precision": spec.precision, "precision_reason": reason, "decoded_images": kept, "devices": spec.devices,
-        "processes": world.size,
+        "precision": resolved.precision, "precision_reason": reason, "decoded_images": kept,
+        "devices": resolved.devices, "processes": world.size,
     }  # fmt: skip
-    if spec.pipeline == "resident":
-        run_record.resolved["resident_images"] = resident.describe(spec, data)
+    if resolved.pipeline == "resident":
+        run_record.resolved["resident_images"] = resident.describe(experiment.plan, data)
     if choice is not None:
         run_record.resolved["auto"] = asdict(choice)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start
-    model = description.model_of(spec, models)
+    model = description.model_of(resolved, models)
     if not world.leads:
-        note_results(run_record, train(spec, watch, data, backend, model))
+        note_results(run_record, train(experiment, model))
         finish(run_record, backend, start)
         return run_record
     with reserved(folder):
         # Another run may have ended in this folder meanwhile.
-        check_output(spec, folder, request.overwrite)
-        with TensorBoardWatch(folder, spec, watch) if request.tensorboard else nullcontext(watch) as watch:
-            train_and_record(spec, folder, watch, data, backend, model, run_record, start)
+        check_output(resolved, folder, request.overwrite)
+        with (
+            TensorBoardWatch(folder, resolved, watch) if request.tensorboard else nullcontext(watch) as shown,
+            recorded(folder, run_record, lambda: finish(run_record, backend, start)),
+        ):
+            history = train(experiment.replace(watch=RecordingWatch(folder, run_record, shown)), model)
+            write_results(folder, experiment, model, history)
+            note_results(run_record, history)
     return run_record
 
 
-def resolve(
-    spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()
-) -> tuple[ExperimentSpec, auto.Choice | None]:
-    """The experiment as the data make it, and what `auto` came to; raises UserError where they do not go together."""
+def prepare(spec: ExperimentSpec, given: Collection[str]) -> tuple[Plan, ImageData, auto.Choice | None]:
+    """Read data and source weights, and work out what the spec means on them, before anything is built or written.
+
+    Args:
+        spec: What the user chose.
+        given: Fields of the spec that the user has named.
+
+    Returns:
+        The plan, the data with validation images held back, and what the strategy `auto` came to, if it was asked.
+
+    Raises:
+        UserError: Data, weights and spec do not go together, or something cannot be read.
+    """
+    sources.read_for(spec)
+    if spec.strategy != "auto":
+        phases.phases(spec)
+    data = load_data(spec)
+    if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
+        raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
+    plan, choice = resolve(spec, data, given)
+    return plan, data, choice
+
+
+def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) -> tuple[Plan, auto.Choice | None]:
+    """Work out what a spec means on its data, and what the strategy `auto` comes to, if it is asked.
+
+    Raises:
+        UserError: Data and spec do not go together.
+    """
+    spec = spec.replace(classes=len(data.classes))
     choice = None
     if spec.strategy == "auto":
         spec, choice = auto.resolve(spec, data, given)
@@ -149,15 +171,20 @@ def resolve(
         spec = spec.replace(epochs=0)
     if spec.strategy == "zero-shot" or source_head_wanted(spec):
         source_classes.rows_for(spec, data.classes)
-    check_last_batch(spec, data)
-    for phase in phases.phases(spec):
-        if phase.epochs:
-            schedules.check(
-                spec,
-                phase.name,
-                phase.epochs * math.ceil(counting.counted_images(spec, len(data.train)) / spec.batch_size),
-            )
-    return spec, choice
+    plan = make_plan(spec, data)
+    check_last_batch(plan)
+    for phase in plan.active_phases:
+        schedules.check(spec, phase.name, phase.epochs * plan.steps_an_epoch)
+    return plan, choice
+
+
+def build_models(backend: Backend, spec: ExperimentSpec, data: ImageData) -> Models:
+    """Return the three networks; the one to fine-tune starts with the source's rows where the spec says so."""
+    models = backend.build_models(spec)
+    if source_head_wanted(spec):
+        rows = source_classes.rows_for(spec, data.classes)
+        backend.load_arrays(models.fine_tune, source_classes.mean_head(backend.to_arrays(models.pretrained), rows))
+    return models
 
 
 def source_head_wanted(spec: ExperimentSpec) -> bool:
@@ -165,24 +192,20 @@ def source_head_wanted(spec: ExperimentSpec) -> bool:
     return spec.head_init == "source-class" and spec.strategy not in ("scratch", "zero-shot")
 
 
-def train_and_record(
-    spec: ExperimentSpec,
-    folder: Path,
-    watch: Watch,
-    data: ImageData,
-    backend: Backend,
-    model: Any,
-    run_record: RunRecord,
-    start: float,
-) -> None:
-    """The part of a run that writes into its folder."""
+@contextmanager
+def recorded(folder: Path, run_record: RunRecord, finish: Callable[[], None]) -> Iterator[None]:
+    """Keep the record true whatever ends the work inside: complete, or what ended it.
+
+    Args:
+        folder: The run's folder, whose predictions and model of an earlier run are deleted.
+        run_record: The record, written at the start and in the end.
+        finish: Adds to the record what is known in the end only.
+    """
     for stale in (record.PREDICTIONS, record.MODEL):
         (folder / stale).unlink(missing_ok=True)
     record.write_record(folder, run_record)
     try:
-        history = train(spec, RecordingWatch(folder, run_record, watch), data, backend, model)
-        write_results(folder, spec, data, backend, model, history)
-        note_results(run_record, history)
+        yield
     except BaseException as error:
         run_record.status = status_of(error)
         run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -193,15 +216,13 @@ def train_and_record(
         # Ctrl-C may come while another error is handled, such as that of a process whose partner was interrupted.
         if run_record.status == "running":
             run_record.status, run_record.error = "interrupted", KeyboardInterrupt.__name__
-        finish(run_record, backend, start)
+        finish()
         record.write_record(folder, run_record)
 
 
-def train(spec: ExperimentSpec, watch: Watch, data: ImageData, backend: Backend, model: Any) -> History:
+def train(experiment: Experiment, model: Any) -> History:
     """Train, or only evaluate where the strategy says so."""
-    if spec.strategy == "zero-shot":
-        return zero_shot.evaluate(backend, model, spec, data, watch)
-    return backend.train_fine_tuning(model, spec, data, watch=watch)
+    return (zero_shot.evaluate if experiment.spec.strategy == "zero-shot" else loop.fit)(experiment, model)
 
 
 def note_results(run_record: RunRecord, history: History) -> None:
@@ -215,23 +236,23 @@ def note_results(run_record: RunRecord, history: History) -> None:
     run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
 
 
-def check_last_batch(spec: ExperimentSpec, data: ImageData) -> None:
+def check_last_batch(plan: Plan) -> None:
     """Raise UserError where BatchNorm would have to learn from a single value, one image whose last map is 1 x 1, or
     where dropping the last batch leaves none."""
+    spec = plan.spec
     if spec.last_batch == "drop":
-        for split, samples in (("training", data.train), ("test", data.test)):
-            if (spec.epochs or split == "test") and len(samples) < spec.batch_size:
+        for split, images in (("training", plan.train_images), ("test", plan.test_images)):
+            if (spec.epochs or split == "test") and images < spec.batch_size:
                 raise UserError(
-                    f"last_batch = drop leaves out all {len(samples)} {split} images; choose a --batch-size of at "
+                    f"last_batch = drop leaves out all {images} {split} images; choose a --batch-size of at "
                     "most that, or --last-batch keep"
                 )
         return
-    transform = transforms.transform_for(spec)
-    single = spec.batch_size == 1 or len(data.train) % spec.batch_size == 1
-    learns = any("layer4" not in phase.frozen_statistics for phase in phases.phases(spec) if phase.epochs)
-    if transform.image_size <= 32 and single and learns:
+    single = spec.batch_size == 1 or plan.train_images % spec.batch_size == 1
+    learns = any("layer4" not in phase.frozen_statistics for phase in plan.active_phases)
+    if plan.transform.image_size <= 32 and single and learns:
         raise UserError(
-            f"batch_size = {spec.batch_size} leaves a batch of one image of {transform.image_size} px, from which "
+            f"batch_size = {spec.batch_size} leaves a batch of one image of {plan.transform.image_size} px, from which "
             "BatchNorm learns nothing; choose another --batch-size, a larger --image-size or --batch-norm frozen"
         )
 
@@ -256,10 +277,9 @@ def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
     run_record.environment["peak_gpu_memory_bytes"] = backend.peak_gpu_memory()
 
 
-def write_results(
-    folder: Path, spec: ExperimentSpec, data: ImageData, backend: Backend, model: Any, history: History
-) -> None:
+def write_results(folder: Path, experiment: Experiment, model: Any, history: History) -> None:
     """Write the predictions and the trained model, if any was trained."""
+    spec, data = experiment.spec, experiment.data
     if history.test is None:
         raise RunError("training ended without an evaluation")
     write_predictions(folder, history.test, data)
@@ -268,7 +288,7 @@ def write_results(
     header = weights.Header(
         resnet.architecture(spec.backend, spec.model),
         data.classes,
-        transforms.preprocessing(transforms.transform_for(spec)),
+        transforms.preprocessing(experiment.plan.transform),
         f"{spec.strategy} on {data.name} with {spec.backend}, starting from {spec.weights}",
     )
-    weights.write(folder / record.MODEL, weights.Checkpoint(header, backend.to_arrays(model)))
+    weights.write(folder / record.MODEL, weights.Checkpoint(header, experiment.backend.to_arrays(model)))

@@ -11,6 +11,7 @@ import pytest
 
 import backends
 from common.batches import shared
+from common.batches.shared import SharedBatches
 from common.contract.results import Predictions
 from common.contract.watch import Quiet, Watch
 from common.data.folder import ImageData
@@ -20,7 +21,7 @@ from common.preprocessing import transforms
 from common.runs import description, record
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError, UserError
-from common.training import evaluation, loop
+from common.training import loop
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import run_experiment
 
@@ -90,7 +91,7 @@ def test_the_record_says_what_auto_came_to_and_where_the_pixels_were(fake, spec,
 def test_accuracy_and_loss_count_every_image_once(fake, spec, pictures) -> None:
     """With a learning rate of 0 the training metrics must be those of all 22 images together."""
     model = fake.build_models(spec).fine_tune
-    history = loop.fit(fake, model, spec.replace(learning_rate=0.0), pictures, watch=Quiet())
+    history = fake.train_fine_tuning(model, spec.replace(learning_rate=0.0), pictures, watch=Quiet())
     transform = transforms.transform_for(spec)
     images, labels = zip(*shared.train_batches(spec, transform, pictures.train, 1), strict=True)
     predictions = Predictions(fake.logits(model, np.concatenate(images)), np.concatenate(labels))
@@ -229,21 +230,21 @@ def test_one_image_of_one_last_pixel_is_refused(fake, spec, tmp_path, batch_size
 
 
 def test_a_pipeline_that_loses_images_is_noticed(fake, spec, pictures, monkeypatch) -> None:
-    whole = loop.train_batches
-    monkeypatch.setattr(loop, "train_batches", lambda *arguments: list(whole(*arguments))[:-1])
+    whole = SharedBatches.train
+    monkeypatch.setattr(SharedBatches, "train", lambda *arguments: list(whole(*arguments))[:-1])
     with pytest.raises(RunError, match="16 of 22"):
-        loop.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
+        fake.train_fine_tuning(fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
 
 
 def test_a_pipeline_that_changes_the_test_order_is_noticed(fake, spec, pictures, monkeypatch) -> None:
-    whole = evaluation.test_batches
-    monkeypatch.setattr(evaluation, "test_batches", lambda *arguments: list(whole(*arguments))[::-1])
+    whole = SharedBatches.test
+    monkeypatch.setattr(SharedBatches, "test", lambda *arguments: list(whole(*arguments))[::-1])
     with pytest.raises(RunError, match="out of order"):
-        loop.fit(fake, fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
+        fake.train_fine_tuning(fake.build_models(spec).fine_tune, spec, pictures, watch=Quiet())
 
 
 def test_fewer_than_five_batches_are_no_problem(fake, spec, pictures, capsys) -> None:
-    loop.fit(fake, fake.build_models(spec).fine_tune, spec.replace(batch_size=128, epochs=1), pictures)
+    fake.train_fine_tuning(fake.build_models(spec).fine_tune, spec.replace(batch_size=128, epochs=1), pictures)
     assert capsys.readouterr().out.startswith("epoch 1, loss ")
 
 

@@ -8,17 +8,17 @@ import time
 import numpy as np
 import pytest
 
-from common.batches import features, shared
-from common.batches.features import FeatureStore
+from common.batches import features
+from common.batches.features import FeatureBatches
+from common.batches.shared import SharedBatches
 from common.contract.watch import Quiet
 from common.data.folder import ImageData, read_folder
 from common.method import feature_reuse, phases
-from common.preprocessing import transforms
 from common.spec.experiment import ExperimentSpec, StageMultiples
 from common.system.caches import cache_folder
-from common.training import loop
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
+from tests.run_experiment import make_experiment
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 
@@ -71,16 +71,13 @@ def test_the_choice_is_said_with_its_reason(spec, changes, words) -> None:
 
 def test_the_store_keeps_the_pipelines_batches(spec: ExperimentSpec, pictures: ImageData) -> None:
     backend = FakeBackend()
-    store = FeatureStore(backend, backend.build_models(spec).fine_tune, Quiet(), shared.ImageSource())
-    transform = transforms.transform_for(spec)
+    experiment = make_experiment(backend, spec, pictures)
+    images = SharedBatches(experiment)
+    store = FeatureBatches(experiment, backend.build_models(spec).fine_tune, images)
     pairs = [
-        *(
-            (store.train_batches(spec, transform, pictures.train, epoch),
-             shared.train_batches(spec, transform, pictures.train, epoch))
-            for epoch in (1, 2)
-        ),
-        (store.test_batches(spec, transform, pictures.test), shared.test_batches(spec, transform, pictures.test)),
-    ]  # fmt: skip
+        *((store.train(epoch), images.train(epoch)) for epoch in (1, 2)),
+        (store.test(pictures.test), images.test(pictures.test)),
+    ]
     for found, expected in pairs:
         for (vectors, labels), (images, expected_labels) in zip(found, expected, strict=True):
             assert vectors.dtype == np.float32
@@ -109,7 +106,7 @@ def test_each_image_is_computed_once_and_the_numbers_stay(spec, pictures, monkey
         backend = FakeBackend()
         models.append(backend.build_models(spec).fine_tune)
         changed = spec.replace(strategy=strategy, reuse_features=reuse)
-        histories.append(loop.fit(backend, models[-1], changed, pictures, watch=Quiet()))
+        histories.append(backend.train_fine_tuning(models[-1], changed, pictures, watch=Quiet()))
     assert sum(counted) == 22 + 14
     for one, other in zip(*(history.epochs for history in histories), strict=True):
         assert (one.loss, one.test_loss) == pytest.approx((other.loss, other.test_loss), rel=1e-6)
@@ -130,7 +127,9 @@ def test_progress_counts_to_what_was_announced(spec, pictures) -> None:
 
     for strategy in ("feature-extraction", "warm-up", "fine-tune"):
         watch, backend = Counting(), FakeBackend()
-        loop.fit(backend, backend.build_models(spec).fine_tune, spec.replace(strategy=strategy), pictures, watch=watch)
+        backend.train_fine_tuning(
+            backend.build_models(spec).fine_tune, spec.replace(strategy=strategy), pictures, watch=watch
+        )
         assert watch.done == watch.announced
 
 
@@ -139,7 +138,7 @@ def test_a_later_run_reads_them_and_gives_the_same_digits(spec, pictures, monkey
     histories = []
     for _ in range(2):
         backend = FakeBackend()
-        histories.append(loop.fit(backend, backend.build_models(spec).fine_tune, spec, pictures, watch=Quiet()))
+        histories.append(backend.train_fine_tuning(backend.build_models(spec).fine_tune, spec, pictures, watch=Quiet()))
     assert sum(counted) == 22 + 14
     assert [history.features for history in histories] == [
         {"computed": 36, "read": 0}, {"computed": 0, "read": 36},
@@ -148,10 +147,10 @@ def test_a_later_run_reads_them_and_gives_the_same_digits(spec, pictures, monkey
     # Another rate trains on the same features, another network has others.
     backend = FakeBackend()
     model = backend.build_models(spec).fine_tune
-    loop.fit(backend, model, spec.replace(learning_rate=0.02), pictures, watch=Quiet())
+    backend.train_fine_tuning(model, spec.replace(learning_rate=0.02), pictures, watch=Quiet())
     assert sum(counted) == 36
     backend.load_arrays(model, {"conv1.weight": backend.to_arrays(model)["conv1.weight"] + 1})
-    loop.fit(backend, model, spec, pictures, watch=Quiet())
+    backend.train_fine_tuning(model, spec, pictures, watch=Quiet())
     assert sum(counted) == 72
 
 
@@ -163,7 +162,7 @@ def test_what_they_depend_on_makes_them_anew(spec, pictures, monkeypatch, change
     counted = count_computed(monkeypatch)
     for chosen in (spec, spec.replace(**changes)):
         backend = FakeBackend()
-        loop.fit(backend, backend.build_models(spec).fine_tune, chosen, pictures, watch=Quiet())
+        backend.train_fine_tuning(backend.build_models(spec).fine_tune, chosen, pictures, watch=Quiet())
     assert sum(counted) == 72
 
 
@@ -174,7 +173,7 @@ def test_changed_images_and_damaged_files_are_computed_anew(spec, tmp_path, monk
 
     def run() -> None:
         backend = FakeBackend()
-        loop.fit(backend, backend.build_models(spec).fine_tune, spec, data, watch=Quiet())
+        backend.train_fine_tuning(backend.build_models(spec).fine_tune, spec, data, watch=Quiet())
 
     run()
     data.test[0].path.write_bytes(data.test[1].path.read_bytes())

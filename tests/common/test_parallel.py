@@ -17,7 +17,7 @@ from common.preprocessing import draws, transforms
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from tests.fake_backend import FakeBackend
-from tests.run_experiment import run_experiment
+from tests.run_experiment import make_experiment, run_experiment
 
 
 def be(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
@@ -179,24 +179,26 @@ def test_several_processes_leave_no_features_behind(monkeypatch, spec) -> None:
 
 def test_features_are_kept_of_every_sample_and_shared(monkeypatch, spec, pictures) -> None:
     still = spec.replace(strategy="feature-extraction", train_crop="none", flip=False)
-    transform, backend = transforms.transform_for(still), Gathering()
+    backend = Gathering()
+    experiment = make_experiment(backend, still, pictures, Silent())
 
-    def store() -> features.FeatureStore:
-        images = shared.ImageSource(pictures.read)
-        return features.FeatureStore(backend, backend.build_models(still).fine_tune, Silent(), images)
+    def store() -> features.FeatureBatches:
+        return features.FeatureBatches(
+            experiment, backend.build_models(still).fine_tune, shared.SharedBatches(experiment)
+        )
 
     filled = store()
-    filled.compute(still, transform, pictures.train)
+    filled.compute(pictures.train)
     be(monkeypatch, 1, 2)
     empty = store()
-    empty.compute(still, transform, pictures.train)
+    empty.compute(pictures.train)
     assert empty.vectors.keys() == filled.vectors.keys()
-    batches = list(filled.train_batches(still, transform, pictures.train, 1))
+    batches = list(filled.train(1))
     assert [(len(vectors), len(labels)) for vectors, labels in batches] == [(4, 8), (4, 8), (6, 6)]
     # This process has the second half.
     order = draws.epoch_order(22, still.seed, 1)
     np.testing.assert_array_equal(batches[0][0], [filled.vectors[pictures.train[index]] for index in order[4:8]])
-    batches = list(filled.test_batches(still, transform, pictures.train))
+    batches = list(filled.test(pictures.train))
     assert [(len(vectors), len(labels)) for vectors, labels in batches] == [(4, 8), (4, 8), (4, 6)]
 
 

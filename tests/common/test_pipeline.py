@@ -10,10 +10,13 @@ from PIL import Image
 
 from common.batches import shared
 from common.batches.prefetch import prefetch
+from common.batches.shared import SharedBatches
 from common.data.folder import ImageData, Sample, read_file
 from common.preprocessing import crops, draws, transforms
 from common.preprocessing.transforms import Transform
 from common.spec.experiment import ExperimentSpec
+from tests.fake_backend import FakeBackend
+from tests.run_experiment import make_experiment
 
 PLAIN = Transform(64, 72, "random_resized_crop", "short_side", True, "RGB", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -66,29 +69,28 @@ def test_test_batches_keep_order_and_the_last_one(spec: ExperimentSpec, pictures
 def test_test_images_are_kept_cropped_from_the_second_time_on(
     spec: ExperimentSpec, pictures: ImageData, monkeypatch
 ) -> None:
-    transform, asked = transforms.transform_for(spec), []
+    asked = []
 
     def read(sample: Sample) -> Image.Image:
         asked.append(sample)
         return read_file(sample)
 
-    def images(source: shared.ImageSource, transform: transforms.Transform) -> np.ndarray:
-        return np.concatenate([images for images, _ in source.test_batches(spec, transform, pictures.test)])
+    def images(source: SharedBatches) -> np.ndarray:
+        return np.concatenate([images for images, _ in source.test(pictures.test)])
 
-    source = shared.ImageSource(read)
-    first = images(source, transform)
+    experiment = make_experiment(FakeBackend(), spec, dataclasses.replace(pictures, read=read))
+    source = SharedBatches(experiment)
+    first = images(source)
     # What is looked at once only, such as an image whose features are computed, is not kept.
     assert not source.crops
     for _ in range(3):
-        np.testing.assert_array_equal(images(source, transform), first)
+        np.testing.assert_array_equal(images(source), first)
     assert sorted(sample.name for sample in asked) == sorted(2 * [sample.name for sample in pictures.test])
-    # Another transform has crops of its own.
-    assert not np.array_equal(images(source, dataclasses.replace(transform, test_resize="squash")), first)
     # Without room every pass reads them anew.
     monkeypatch.setattr(shared, "KEPT_BYTES", 0)
     asked.clear()
-    poor = shared.ImageSource(read)
-    np.testing.assert_array_equal(np.stack([images(poor, transform), images(poor, transform)]), [first, first])
+    poor = SharedBatches(experiment)
+    np.testing.assert_array_equal(np.stack([images(poor), images(poor)]), [first, first])
     assert len(asked) == 2 * len(pictures.test)
 
 

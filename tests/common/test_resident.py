@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.batches import resident, shared
-from common.batches.resident import ResidentImages
+from common.batches import resident
+from common.batches.resident import ResidentBatches
+from common.batches.shared import SharedBatches
 from common.contract.watch import Quiet
 from common.data import decoded
 from common.data.folder import ImageData, Sample, read_folder
@@ -21,11 +22,10 @@ from common.preprocessing.transforms import Transform
 from common.runs import description
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
-from common.training import loop
 from tests.common.test_pipeline import PLAIN
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
-from tests.run_experiment import run_experiment
+from tests.run_experiment import make_experiment, run_experiment
 
 CAFFE_LIKE = {"channel_order": "BGR", "mean": (103.9, 116.8, 123.7)}
 
@@ -37,19 +37,14 @@ def spec() -> ExperimentSpec:
 
 def assert_same(spec: ExperimentSpec, transform: Transform, data: ImageData) -> None:
     """That an epoch and a test have the batches of the shared pipeline, bit for bit."""
-    backend, usual = FakeBackend(), shared.ImageSource(data.read)
-    source = ResidentImages(backend, spec, transform, data)
+    experiment = make_experiment(FakeBackend(), spec, data, transform=transform)
+    source, usual = ResidentBatches(experiment), SharedBatches(experiment)
     pairs = [
-        *(
-            (source.train_batches(spec, transform, data.train, epoch),
-             usual.train_batches(spec, transform, data.train, epoch))
-            for epoch in (1, 2)
-        ),
-        (source.test_batches(spec, transform, data.test), usual.test_batches(spec, transform, data.test)),
-    ]  # fmt: skip
+        *((source.train(epoch), usual.train(epoch)) for epoch in (1, 2)),
+        (source.test(data.test), usual.test(data.test)),
+    ]
     for found, expected in pairs:
-        for (places, labels), (images, expected_labels) in zip(found, expected, strict=True):
-            made, _ = source.on_device(backend, places, labels)
+        for (made, labels), (images, expected_labels) in zip(found, expected, strict=True):
             assert made.dtype == np.float32
             np.testing.assert_array_equal(made, images)
             np.testing.assert_array_equal(labels, expected_labels)
@@ -80,8 +75,10 @@ def test_the_order_of_the_axes_is_pillows(spec, tmp_path) -> None:
             Image.fromarray(generator.integers(0, 256, (height, width, 3)).astype(np.uint8)).save(path)
     data = read_folder(tmp_path, progress=False)
     transform = replace(PLAIN, resize_size=64, test_resize="squash")
-    source = ResidentImages(FakeBackend(), spec, transform, data)
-    turned = np.concatenate([places.turned for (places, _), _ in source.test_batches(spec, transform, data.test)])
+    source = ResidentBatches(make_experiment(FakeBackend(), spec, data, transform=transform))
+    cuts = [crops.test_cut(source.size(sample), transform) for sample in data.test]
+    made = source.places(data.test, range(len(data.test)), cuts.__getitem__)
+    turned = np.concatenate([places.turned for places, _, _ in made])
     by_size = {source.size(sample): bool(turns) for sample, turns in zip(data.test, turned, strict=True)}
     assert [by_size[size] for size in sizes] == [False, False, True, False, True, False, False, True]
     assert_same(spec, transform, data)
@@ -187,7 +184,9 @@ def test_a_run_gives_the_numbers_of_the_shared_pipeline(spec, pictures, changes)
     for name in ("resident", "shared"):
         backend, changed = FakeBackend(), spec.replace(pipeline=name, **changes)
         data = replace(pictures, validation=pictures.train[8:11])
-        histories.append(loop.fit(backend, backend.build_models(changed).fine_tune, changed, data, watch=Quiet()))
+        histories.append(
+            backend.train_fine_tuning(backend.build_models(changed).fine_tune, changed, data, watch=Quiet())
+        )
     for one, other in zip(*(history.epochs for history in histories), strict=True):
         assert (one.loss, one.validation_loss, one.test_loss) == (other.loss, other.validation_loss, other.test_loss)
     np.testing.assert_array_equal(histories[0].test.logits, histories[1].test.logits)
@@ -197,7 +196,7 @@ def test_features_are_reused_as_with_the_shared_pipeline(spec) -> None:
     changed = spec.replace(strategy="feature-extraction", train_crop="none", flip=False)
     (phase,) = phases.phases(changed)
     assert feature_reuse.reused(changed, phase)
-    assert description.describe_phases(changed)[0]["reused_features"]
+    assert description.describe_phases([phase], changed)[0]["reused_features"]
 
 
 def test_the_record_says_what_is_on_the_device(spec, pictures, monkeypatch, tmp_path) -> None:

@@ -14,7 +14,7 @@ from common.data.folder import ImageData, read_folder
 from common.method import loss, phases
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
-from common.training import evaluation, loop
+from common.training import evaluation
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import run_experiment
@@ -33,8 +33,8 @@ def losses_are(monkeypatch: pytest.MonkeyPatch, data: ImageData, losses: list[fl
     class Fixed(Predictions):
         loss = property(lambda self: self.__dict__["fixed"])  # type: ignore[assignment]
 
-    def predict(backend, model, spec, transform, samples, watch, source) -> Predictions:
-        result = whole(backend, model, spec, transform, samples, watch, source)
+    def predict(experiment, model, samples, batches) -> Predictions:
+        result = whole(experiment, model, samples, batches)
         if samples is not data.validation:
             return result
         fixed = Fixed(result.logits, result.labels)
@@ -70,7 +70,7 @@ def run_losses(monkeypatch, pictures, spec, losses) -> tuple[History, FakeBacken
     backend, data = FakeBackend(), splits.split(pictures, spec)
     losses_are(monkeypatch, data, losses)
     model = backend.build_models(spec).fine_tune
-    return loop.fit(backend, model, spec, data, watch=Quiet()), backend, model
+    return backend.train_fine_tuning(model, spec, data, watch=Quiet()), backend, model
 
 
 def test_patience_ends_training(monkeypatch, pictures, spec) -> None:
@@ -105,13 +105,15 @@ def test_the_best_epoch_is_put_back(monkeypatch, pictures, spec) -> None:
     backend, data = FakeBackend(), splits.split(pictures, changed)
     model = backend.build_models(changed).fine_tune
     losses_are(monkeypatch, data, [0.9, 0.5, 0.7, 0.5, 0.6, 0.8])
-    history = loop.fit(backend, model, changed, data, watch=Note())
+    history = backend.train_fine_tuning(model, changed, data, watch=Note())
     assert history.kept_epoch == 2
     np.testing.assert_array_equal(model.arrays["fc.weight"], after[1])
     assert not np.array_equal(after[1], after[5])
     assert history.test.loss == history.epochs[1].test_loss
     # What is reported is what the model that was put back says.
-    again = loop.fit(backend, model, changed.replace(epochs=0, keep="last", validation=0.0), pictures, watch=Quiet())
+    again = backend.train_fine_tuning(
+        model, changed.replace(epochs=0, keep="last", validation=0.0), pictures, watch=Quiet()
+    )
     np.testing.assert_array_equal(history.test.logits, again.test.logits)
 
 
@@ -167,7 +169,7 @@ def test_the_trainer_gets_the_counts_after_the_split_and_the_schedules_factors(m
     monkeypatch.setattr(FakeBackend, "Trainer", Notes)
     changed = spec.replace(strategy="warm-up", warm_up_epochs=2, epochs=3, schedule="cosine", class_weights="balanced")
     run_losses(monkeypatch, pictures, changed, [3, 2, 1])
-    assert seen["counts"] == [[8, 8], [8, 8]]
+    assert seen["counts"] == [(8, 8), (8, 8)]
     # 16 images in batches of 8: a cosine over 4 steps for the head, and another over the 2 that follow.
     assert seen["factors"] == pytest.approx([1, 0.853553, 0.5, 0.146447, 1, 0.5], abs=1e-6)
     assert len(phases.phases(changed)) == 2

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import backends
+from common.batches.shared import SharedBatches
 from common.contract.watch import Quiet
 from common.network import imagenet, source_classes
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
+from common.training import evaluation
 from tests.common.test_experiment import read_checked
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
-from tests.run_experiment import run_experiment
+from tests.run_experiment import make_experiment, run_experiment
 
 NAMES = ("tench", "hotdog", "head cabbage", "cardigan", "Cardigan")
 
@@ -91,12 +93,8 @@ def test_zero_shot_leaves_a_record_and_predictions(fake, spec, pictures, tmp_pat
     assert stored["logits"].shape == (14, 2)
     assert read.final["test_accuracy"] == (stored["logits"].argmax(1) == stored["labels"]).mean()
     # The hot dog's logit is the source's own.
-    from common.batches import shared
-    from common.preprocessing import transforms
-    from common.training import evaluation
-
-    transform, source = transforms.transform_for(spec), shared.ImageSource()
-    said = evaluation.predict(fake, fake.models.pretrained, spec, transform, pictures.test, Quiet(), source)
+    experiment = make_experiment(fake, spec, pictures)
+    said = evaluation.predict(experiment, fake.models.pretrained, pictures.test, SharedBatches(experiment))
     np.testing.assert_allclose(stored["logits"][:, 0], said.logits[:, imagenet.HOTDOG], rtol=1e-6)
 
 
