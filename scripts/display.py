@@ -157,7 +157,7 @@ def show_agreement(records: Sequence[tuple[str, RunRecord]], to: Console) -> Non
     first: dict[tuple[str, int], tuple[int, str]] = {}
     for number, (path, record) in enumerate(records, start=1):
         one, one_path = first.setdefault((record.spec.strategy, record.spec.seed), (number, path))
-        found = agreement(Path(one_path), Path(path)) if one != number else None
+        found = agreement(Path(one_path).parent, Path(path).parent) if one != number else None
         if found:
             differ, count, apart = found
             to.print(f"{one} and {number}: {differ} of {count} predictions differ, logits by up to {apart:.1e}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,16 +35,41 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of samples, in their order."""
+    """What a model says of N samples over C classes, in the order of the samples."""
 
     logits: NDArray[Any]
-    """(samples, classes) float32 (float64 in a float64 experiment)."""
+    """(N, C) float32 (float64 in a float64 experiment)."""
     labels: NDArray[np.int64]
-    """(samples,)"""
+    """(N,)"""
+    names: tuple[str, ...] = ()
+    """(N,) names of the samples' files, as they are stored; empty while a run is at work."""
+    classes: tuple[str, ...] = ()
+    """(C,) likewise."""
+
+    @functools.cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(N, C), the softmax of the logits."""
+        logits = self.logits.astype(np.float64)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        softmax: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+        return softmax
+
+    @functools.cached_property
+    def top1(self) -> NDArray[np.int64]:
+        """(N,) index of the most probable class."""
+        best: NDArray[np.int64] = self.logits.argmax(axis=1)
+        return best
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,) whether top-1 is the true class."""
+        found: NDArray[np.bool_] = self.top1 == self.labels
+        return found
 
     @property
     def accuracy(self) -> float:
-        return float((self.logits.argmax(axis=1) == self.labels).mean())
+        """Fraction of the samples whose top-1 class is the true one."""
+        return float(self.right.mean())
 
     @property
     def loss(self) -> float:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from common.contract.results import Predictions
 from common.report import predictions, runs, statistics, wording
-from common.report.predictions import Answers
 from common.runs.record import RunRecord
 from common.system.errors import UserError
 from common.system.machine import now
@@ -157,18 +157,18 @@ def _choose_counted(records: Mapping[Path, RunRecord], described: dict[Path, dic
 
 def _answers(
     records: Mapping[Path, RunRecord], described: dict[Path, dict[str, Any]], classes: tuple[str, ...]
-) -> dict[Path, Answers]:
+) -> dict[Path, Predictions]:
     """The predictions of the runs, all of the same images in the same order; the descriptions say what is left out."""
     found = {path: predictions.read(path, record, classes) for path, record in records.items()}
     images = Counter(
-        (answer.names, tuple(answer.labels.tolist())) for answer in found.values() if isinstance(answer, Answers)
+        (answer.names, tuple(answer.labels.tolist())) for answer in found.values() if isinstance(answer, Predictions)
     )
     usual = images.most_common(1)[0][0] if images else None
     kept = {}
     for path, answer in found.items():
-        if isinstance(answer, Answers) and (answer.names, tuple(answer.labels.tolist())) != usual:
+        if isinstance(answer, Predictions) and (answer.names, tuple(answer.labels.tolist())) != usual:
             answer = "the test images are others than those of most runs on this data"
-        if isinstance(answer, Answers):
+        if isinstance(answer, Predictions):
             kept[path] = answer
         else:
             described[path]["predictions"] = answer
@@ -178,7 +178,7 @@ def _answers(
 def _series(
     key: tuple[str, str],
     members: Sequence[tuple[dict[str, Any], RunRecord]],
-    answers: Sequence[Answers],
+    answers: Sequence[Predictions],
     classes: Sequence[str],
 ) -> dict[str, Any]:
     """One framework's runs of one strategy, over their seeds."""
@@ -213,7 +213,7 @@ def _series(
 
 
 def _advantages(
-    group: dict[str, Any], answers: Mapping[tuple[str, str], Mapping[int, Answers]]
+    group: dict[str, Any], answers: Mapping[tuple[str, str], Mapping[int, Predictions]]
 ) -> list[dict[str, Any]]:
     """Each series of another strategy minus the same framework's series of the baseline, on the seeds of both."""
     if group["baseline"] is None:
@@ -247,7 +247,7 @@ def _advantages(
 
 
 def _pairs(
-    answers: Mapping[tuple[str, str], Mapping[int, Answers]], records: Mapping[tuple[str, str], Sequence[RunRecord]]
+    answers: Mapping[tuple[str, str], Mapping[int, Predictions]], records: Mapping[tuple[str, str], Sequence[RunRecord]]
 ) -> list[dict[str, Any]]:
     """Every two series of a strategy against each other, on the seeds of both; p-values adjusted over all of them."""
     found: list[dict[str, Any]] = []

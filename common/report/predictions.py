@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from common.contract.results import Predictions
+from common.runs.predictions import UnusablePredictions, read_predictions
 from common.runs.record import PREDICTIONS, RunRecord
 
 SHOWN_DISAGREEMENTS = 24
@@ -19,61 +18,24 @@ SHOWN_MISTAKES = 12
 SHOWN_CONFUSIONS = 3
 
 
-@dataclass(frozen=True)
-class Answers:
-    """A run's predictions of its N test images over C classes."""
-
-    probabilities: NDArray[np.float64]
-    """(N, C), the softmax of the logits."""
-    labels: NDArray[np.int64]
-    """(N,)"""
-    names: tuple[str, ...]
-
-    @property
-    def top1(self) -> NDArray[np.int64]:
-        """(N,) index of the most probable class."""
-        best: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return best
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """(N,) whether top-1 is the true class."""
-        found: NDArray[np.bool_] = self.top1 == self.labels
-        return found
-
-
 # Name of a series -> seed -> answers, all of the same images in the same order.
-AnswersBySeries = Mapping[str, Mapping[int, Answers]]
+AnswersBySeries = Mapping[str, Mapping[int, Predictions]]
 
 
-def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Answers | str:
-    """The predictions beside the record at `path`, or why they are of no use."""
-    file = path.parent / PREDICTIONS
-    if not file.exists():
-        return f"there is no {PREDICTIONS} beside the record"
+def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Predictions | str:
+    """Return the predictions beside the record at `path`, or why they are of no use."""
     try:
-        with np.load(file) as stored:
-            logits, labels, names, stored_classes = (stored[k] for k in ("logits", "labels", "names", "classes"))
-        logits, labels = logits.astype(np.float64), labels.astype(np.int64)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        return f"{PREDICTIONS} cannot be read ({type(error).__name__})"
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or names.shape != labels.shape or not labels.size:
-        return f"{PREDICTIONS} is damaged: its arrays do not fit together"
-    if [str(name) for name in stored_classes] != list(classes) or logits.shape[1] != len(classes):
+        predictions = read_predictions(path.parent)
+    except UnusablePredictions as error:
+        return str(error)
+    if predictions.classes != tuple(classes):
         return f"{PREDICTIONS} is of other classes than the record"
-    if labels.min() < 0 or labels.max() >= len(classes):
-        return f"{PREDICTIONS} is damaged: it has labels that are no class"
-    if not np.isfinite(logits).all():
-        return f"{PREDICTIONS} has logits that are not finite"
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    answers = Answers(shifted / shifted.sum(axis=1, keepdims=True), labels, tuple(str(name) for name in names))
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
-    if abs(accuracy - record.final.get("test_accuracy", np.nan)) > 1e-6:
-        return f"{PREDICTIONS} is not of this record: its accuracy is {accuracy:.3f}"
-    return answers
+    if abs(predictions.accuracy - record.final.get("test_accuracy", np.nan)) > 1e-6:
+        return f"{PREDICTIONS} is not of this record: its accuracy is {predictions.accuracy:.3f}"
+    return predictions
 
 
-def confusion(runs: Sequence[Answers], classes: int) -> dict[str, Any]:
+def confusion(runs: Sequence[Predictions], classes: int) -> dict[str, Any]:
     """Counts over the runs, [true class][predicted class], with each class's precision and recall (NaN: undefined).
 
     `most_confused` holds the largest counts off the diagonal: true class, predicted class, count.
@@ -179,13 +141,13 @@ def mistakes(answers: AnswersBySeries) -> dict[str, Any]:
     }
 
 
-def _of_image(run: Answers, image: int) -> dict[str, Any]:
+def _of_image(run: Predictions, image: int) -> dict[str, Any]:
     return {"name": run.names[image], "label": int(run.labels[image])}
 
 
-def _answer(run: Answers, image: int) -> dict[str, Any]:
+def _answer(run: Predictions, image: int) -> dict[str, Any]:
     return {"top1": int(run.top1[image]), "probability": float(run.probabilities[image].max())}
 
 
-def _of_truth(run: Answers, image: int) -> float:
+def _of_truth(run: Predictions, image: int) -> float:
     return float(run.probabilities[image, run.labels[image]])

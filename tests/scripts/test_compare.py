@@ -46,7 +46,7 @@ def test_agreement_counts_predictions(runs: Path) -> None:
         arrays = {name: stored[name] for name in stored.files}
     arrays["logits"][3] = arrays["logits"][3][::-1] + 1
     np.savez(path, **arrays)
-    found = agreement(runs / "a" / "record.json", runs / "b" / "record.json")
+    found = agreement(runs / "a", runs / "b")
     assert found is not None
     assert found[:2] == (1, 14)
     assert found[2] >= 1
@@ -57,9 +57,9 @@ def test_other_images_are_not_compared(runs: Path) -> None:
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
     np.savez(path, **{**arrays, "names": arrays["names"][::-1]})
-    assert agreement(runs / "a" / "record.json", runs / "b" / "record.json") is None
+    assert agreement(runs / "a", runs / "b") is None
     path.unlink()
-    assert agreement(runs / "a" / "record.json", runs / "b" / "record.json") is None
+    assert agreement(runs / "a", runs / "b") is None
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
