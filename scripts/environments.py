@@ -24,7 +24,7 @@ OLDEST_PYTHON = (3, 11)
 # Set for the process that takes over, so that an environment that lacks something cannot hand over to itself forever.
 HANDED_OVER = "FINE_TUNING_HANDED_OVER"
 BASE_MODULES = (
-    "numpy", "PIL", "safetensors", "pooch", "filelock", "rich", "tyro", "huggingface_hub", "optuna",
+    "numpy", "PIL", "safetensors", "pooch", "filelock", "rich", "tyro", "pydantic", "huggingface_hub", "optuna",
     "tensorboardX",
 )  # fmt: skip
 REPORT_MODULES = ("jinja2", "matplotlib", "sklearn", "scipy")

@@ -47,6 +47,20 @@ __all__ = [
 def train_fine_tuning(
     model: Any, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
 ) -> History:
-    """Train `model` in place as `spec` says and evaluate it after each epoch; see `common.training.loop.fit`."""
+    """Train `model` in place as `spec` says and evaluate it after each epoch.
+
+    The epoch loop `common.training.loop.fit` is the same for every framework; this module gives it PyTorch's functions.
+
+    Args:
+        model: A network of `build_models`.
+        spec: The experiment.
+        data: Training, validation and test images.
+        param_group: Whether head and stages learn at multiples of the learning rate; without, all learn at 1.
+        watch: Is told how training goes; None prints a line for each epoch.
+
+    Returns:
+        The metrics of each epoch, and the predictions of the model that was kept. A loss that is not finite raises
+        `common.training.loop.Diverged`.
+    """
     plan = make_plan(spec, data, param_group)
     return loop.fit(Experiment(sys.modules[__name__], plan, data, watch or Watch()), model)

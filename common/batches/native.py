@@ -19,12 +19,12 @@ class NativeBatches:
         self.experiment = experiment
 
     def train(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """See `common.batches.source.Batches.train`."""
+        """Yield the shuffled batches of an epoch from the backend's `native_train_batches`, as they are."""
         backend, plan = self.experiment.backend, self.experiment.plan
         yield from backend.native_train_batches(plan.spec, plan.transform, self.experiment.data.train, epoch)
 
     def test(self, samples: Sequence[Sample]) -> Iterator[tuple[Any, Labels]]:
-        """See `common.batches.source.Batches.test`."""
+        """Yield batches in order from the backend's `native_test_batches`, with the labels as int64 of NumPy."""
         backend, plan = self.experiment.backend, self.experiment.plan
         for images, labels in backend.native_test_batches(plan.spec, plan.transform, samples):
             yield images, np.asarray(labels, np.int64)

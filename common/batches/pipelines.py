@@ -1,4 +1,4 @@
-"""The pipeline that a spec names."""
+"""Choose the input pipeline that a spec names."""
 
 from __future__ import annotations
 

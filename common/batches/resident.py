@@ -1,6 +1,6 @@
-"""The data set in the device's memory: its decoded pixels are copied there once, and each batch is made there.
+"""The resident pipeline: decoded images are copied to the device's memory once, and each batch is made there.
 
-What the shared pipeline does with Pillow, a backend does with two matrix products, one along each axis.
+Where the shared pipeline resizes with Pillow, a backend multiplies with two matrices, one along each axis.
 """
 
 from __future__ import annotations
@@ -31,26 +31,38 @@ DEFAULT_LIMIT_GIB = 8.0
 
 @dataclass(frozen=True)
 class Layout:
-    """How the images of an experiment lie in one array."""
+    """The places of an experiment's images in one array of segments (`common.preprocessing.resampling.SEGMENT`)."""
 
     places: dict[Sample, tuple[int, int, int]]
-    """First segment, width and height in pixels."""
+    """Sample -> its first segment, and its width and height in pixels."""
     segments: int
+    """Number of segments in the array."""
     height: int
-    """The largest height, in pixels."""
+    """The largest height of an image, in pixels."""
     width: int
-    """The largest width, rounded up to whole segments."""
+    """The largest width of an image, in pixels, rounded up to whole segments."""
 
     @property
     def bytes(self) -> int:
-        """Bytes of all pixels, those between images included."""
+        """Size of the array in bytes, with the unused pixels at the ends of rows."""
         return self.segments * SEGMENT * 3
 
 
 def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layout:
-    """The places of all images that the experiment looks at. Raises UserError where they need more than
-    FINE_TUNING_RESIDENT_GIB (8 GiB unless set) of the device's memory, with the work on a batch, or where one is too
-    long."""
+    """Give a place to every image that the experiment looks at.
+
+    Args:
+        spec: The experiment.
+        transform: Its preprocessing.
+        data: Its data; without epochs the training images get no place.
+
+    Returns:
+        The layout of the array.
+
+    Raises:
+        UserError: Pixels and the work on a batch need more of the device's memory than FINE_TUNING_RESIDENT_GIB (8 GiB
+            unless set), or an image is too long (`check_size`).
+    """
     samples = tuple(dict.fromkeys((*(data.train if spec.epochs else ()), *data.validation, *data.test)))
     places, segments = {}, 0
     for sample in samples:
@@ -73,10 +85,10 @@ def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layo
 
 
 def check_size(sample: Sample, width: int, height: int, transform: Transform) -> None:
-    """Raise UserError for an image whose weights `Backend.resident_batch` could not compute in 32 bits."""
+    """Raise UserError for an image whose resampling coefficients a backend could not compute in 32-bit integers."""
     long, short = max(width, height), min(width, height)
     resized = max(transform.resize_size * long // short, transform.resize_size)
-    # The sum of the weights, which DIGIT multiplies, and the middle of the last pixel.
+    # Bounds of the largest intermediate values: DIGIT times the sum of the weights, and the middle of the last pixel.
     weights = 2 * long**2 / transform.image_size + 2 * resized
     if max((DIGIT + 1) * weights, 2 * (long + 1) * resized) >= 2**31:
         raise UserError(
@@ -85,20 +97,42 @@ def check_size(sample: Sample, width: int, height: int, transform: Transform) ->
 
 
 def batch_bytes(spec: ExperimentSpec, transform: Transform, layout: Layout) -> int:
-    """About how many bytes it takes to make a batch of the largest images: their pixels as 8-bit values and twice as
-    float32, and the weights along an axis as a few whole numbers."""
+    """Estimate the memory that it takes to make a batch of the largest images.
+
+    A pixel's value takes 9 bytes, once as an 8-bit value and twice as float32; a resampling coefficient takes 32, as a
+    few whole numbers.
+
+    Args:
+        spec: The experiment, for its batch size.
+        transform: Its preprocessing.
+        layout: The places of its images.
+
+    Returns:
+        The size in bytes.
+    """
     pixels, side = 3 * layout.height * layout.width, max(layout.height, layout.width)
     return min(spec.batch_size, len(layout.places)) * (9 * pixels + 32 * transform.image_size * side)
 
 
 def describe(plan: Plan, data: ImageData) -> dict[str, Any]:
-    """Return what the record says of the images on the device; raises UserError as `lay_out` does."""
+    """Return the record's entry on the images on the device, their number and bytes; raise UserError as `lay_out`."""
     layout = lay_out(plan.spec, plan.transform, data)
     return {"images": len(layout.places), "bytes": layout.bytes}
 
 
 def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) -> NDArray[np.uint8]:
-    """The pixels of all images, (segments, SEGMENT, 3), in the channel order of the weights."""
+    """Decode all images into one array.
+
+    Args:
+        layout: The places of the images.
+        data: Their data set.
+        transform: The preprocessing, for the channel order of the weights.
+        workers: Number of threads that decode.
+
+    Returns:
+        The pixels, (segments, SEGMENT, 3) uint8, in the channel order of the weights; 0 where no image lies. An image
+        whose size is no longer that of the layout raises UnreadableImage.
+    """
     whole = np.zeros((layout.segments, SEGMENT, 3), np.uint8)
 
     def put(sample: Sample) -> None:
@@ -116,7 +150,7 @@ def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) ->
 
 
 class ResidentBatches:
-    """Batches that the device makes of images in its memory: the same order and the same draws as the shared ones."""
+    """A source of batches made on the device from images in its memory, in the shared pipeline's order and draws."""
 
     def __init__(self, experiment: Experiment) -> None:
         plan = experiment.plan
@@ -126,7 +160,7 @@ class ResidentBatches:
         self.store = experiment.backend.to_device(plan.spec, packed)
 
     def train(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """See `common.batches.source.Batches.train`."""
+        """Yield the shuffled, augmented batches of an epoch, made on the device; the last may be smaller."""
         plan, samples = self.experiment.plan, self.experiment.data.train
 
         def cut(index: int) -> Cut:
@@ -137,7 +171,7 @@ class ResidentBatches:
             yield self.experiment.backend.resident_batch(self.store, places, frame, labels)
 
     def test(self, samples: Sequence[Sample]) -> Iterator[tuple[Any, Labels]]:
-        """See `common.batches.source.Batches.test`."""
+        """Yield batches of samples in order, cropped at the centre: images made on the device, labels as NumPy."""
 
         def cut(index: int) -> Cut:
             return crops.test_cut(self.size(samples[index]), self.experiment.plan.transform)
@@ -152,8 +186,16 @@ class ResidentBatches:
     def places(
         self, samples: Sequence[Sample], order: Sequence[int], cut: Callable[[int], Cut]
     ) -> Iterator[tuple[Places, Frame, Labels]]:
-        """Yield where the batches are of the samples whose indices are `order`, the image `index` cut as `cut(index)`
-        says."""
+        """Work out places and labels of batches, a little ahead of their use.
+
+        Args:
+            samples: The samples.
+            order: Indices into `samples`, in the order of the batches.
+            cut: Returns the cut of the sample of an index.
+
+        Returns:
+            An iterator over the batches: the places of the images, the frame that holds them, their labels (N,) int64.
+        """
         spec, transform = self.experiment.spec, self.experiment.plan.transform
 
         def batch(start: int) -> tuple[Places, Frame, Labels]:
@@ -168,9 +210,19 @@ class ResidentBatches:
 
 
 def frame_of(found: Sequence[tuple[int, int, int]], turns: bool, layout: Layout, transform: Transform) -> Frame:
-    """What holds every image of a batch: the powers of two next above their sides, or the layout's largest sides.
+    """Return a frame that holds every image of a batch.
 
-    Few sizes, as each costs a compilation; and yet one huge image costs the other batches nothing.
+    Its height and width are the batch's largest sides, rounded up to a power of two but no larger than the layout's
+    largest. So there are few frames, each of which costs a compilation, and a huge image costs other batches nothing.
+
+    Args:
+        found: First segment, width and height in pixels of each image of the batch.
+        turns: Whether some images are turned; height and width are then made equal.
+        layout: The places of all images.
+        transform: The preprocessing.
+
+    Returns:
+        The frame.
     """
     height, width = (max(SEGMENT, *(place[axis] for place in found)) for axis in (2, 1))
     height, width = min(_power_of_two(height), layout.height), min(_power_of_two(width), layout.width)
@@ -180,5 +232,5 @@ def frame_of(found: Sequence[tuple[int, int, int]], turns: bool, layout: Layout,
 
 
 def _power_of_two(number: int) -> int:
-    """The least power of two that is not below `number`."""
+    """Return the least power of two that is not below `number`, which is 1 or more."""
     return 1 << (number - 1).bit_length()

@@ -1,4 +1,4 @@
-"""The shared input pipeline: Pillow and NumPy, the same pixels for every framework."""
+"""The shared input pipeline: images prepared by Pillow and NumPy, the same pixels for every framework."""
 
 from __future__ import annotations
 
@@ -17,17 +17,28 @@ from common.preprocessing.draws import epoch_order
 from common.preprocessing.transforms import Images, Labels, Transform, normalise
 from common.spec.experiment import ExperimentSpec
 
-# What the cropped test images of a run may take of its main memory, in bytes.
+# Largest size of the cropped test images that a run keeps in main memory, in bytes.
 KEPT_BYTES = 2**30
+# For each batch the indices of its samples, and the indices of those that this process loads.
 Chunks = Sequence[tuple[Sequence[int], Sequence[int]]]
 
 
 def train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, read: Read = read_file
 ) -> Iterator[tuple[Images, Labels]]:
-    """Shuffled, augmented batches: float32 images (N, H, W, 3) and int64 labels (N,); the last may be smaller.
+    """Prepare the shuffled, augmented batches of an epoch.
 
-    Where several processes share a batch, the images are this one's (`common.devices.processes.share_to_train`).
+    Args:
+        spec: The experiment, for seed, batch size, devices and workers.
+        transform: Its preprocessing.
+        samples: The training samples.
+        epoch: Counted from 1.
+        read: Returns the decoded image of a sample; threads call it at once.
+
+    Returns:
+        An iterator over float32 images (N, H, W, 3) and int64 labels (N,); the last batch may be smaller. Where several
+        processes share a batch, the images are this one's (`common.devices.processes.share_to_train`), the labels
+        those of all.
     """
 
     def load(index: int, out: Images) -> None:
@@ -45,15 +56,17 @@ def test_batches(
     samples: Sequence[Sample],
     crop: Read | None = None,  # noqa: PT028
 ) -> Iterator[tuple[Images, Labels]]:
-    """Yield batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,).
-
-    Where several processes share a batch, the images are this one's (`common.devices.processes.share_to_test`).
+    """Prepare batches of all samples in their order, as for a test.
 
     Args:
-        spec: The experiment, for batch size and workers.
+        spec: The experiment, for batch size, devices and workers.
         transform: Its preprocessing.
-        samples: What to prepare.
-        crop: How to get at an image cropped for a test; by default it is decoded and cropped each time.
+        samples: The samples.
+        crop: Returns the image of a sample, cropped for a test; by default it is decoded and cropped each time.
+
+    Returns:
+        An iterator over float32 images (N, H, W, 3) and int64 labels (N,). Where several processes share a batch, the
+        images are this one's (`common.devices.processes.share_to_test`), the labels those of all.
     """
 
     def load(index: int, out: Images) -> None:
@@ -65,9 +78,9 @@ def test_batches(
 
 
 class SharedBatches:
-    """Batches of the shared pipeline.
+    """A source of batches by the shared pipeline.
 
-    Test images are the same in every epoch: from the second time on they are kept cropped, up to KEPT_BYTES.
+    Test images are the same in every epoch: the second time one is asked for, it is kept cropped, up to KEPT_BYTES.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -77,13 +90,13 @@ class SharedBatches:
         self.room = KEPT_BYTES
 
     def train(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """See `common.batches.source.Batches.train`."""
+        """Yield the shuffled, augmented batches of an epoch, as the backend takes them; the last may be smaller."""
         plan, data = self.experiment.plan, self.experiment.data
         for images, labels in train_batches(plan.spec, plan.transform, data.train, epoch, data.read):
             yield self.experiment.backend.from_shared(images, labels)
 
     def test(self, samples: Sequence[Sample]) -> Iterator[tuple[Any, Labels]]:
-        """See `common.batches.source.Batches.test`."""
+        """Yield batches of samples in their order, cropped at the centre: images for the backend, labels as NumPy."""
         plan = self.experiment.plan
         for images, labels in test_batches(plan.spec, plan.transform, samples, self.crop):
             yield self.experiment.backend.from_shared(images, labels)[0], labels
@@ -103,21 +116,29 @@ class SharedBatches:
 
 
 def _chunks(order: Sequence[int], spec: ExperimentSpec) -> list[Sequence[int]]:
+    """Cut indices into batches; the last may be smaller."""
     return [order[start : start + spec.batch_size] for start in range(0, len(order), spec.batch_size)]
 
 
 def _batches(
     load: Callable[[int, Images], None], labels: Sequence[int], chunks: Chunks, spec: ExperimentSpec, side: int
 ) -> Iterator[tuple[Images, Labels]]:
-    """Yield batches whose images `load(index, out)` writes to their places, (side, side, 3) float32, in them.
+    """Load batches of images, ahead of their use, in threads.
 
-    labels: Of all samples, by index.
-    chunks: For each batch the indices of its samples, and those that this process loads.
+    Args:
+        load: Writes the image of an index to its place in the batch, (side, side, 3) float32; threads call it at once.
+        labels: Labels of all samples, by index.
+        chunks: For each batch the indices of its samples, and the indices of those that this process loads.
+        spec: The experiment, for workers and batch size.
+        side: Side of the images in pixels.
+
+    Yields:
+        Images (N, side, side, 3) float32 that this process loads, and the labels of the whole batch, int64.
     """
 
     def places() -> Iterator[tuple[int, Images, Images]]:
         for _, own in chunks:
-            # A new array each time: some frameworks go on using the memory of the one they were given.
+            # A new array for each batch, as some frameworks go on using the memory of the one they were given.
             images = np.empty((len(own), side, side, 3), np.float32)
             yield from ((index, out, images) for index, out in zip(own, images, strict=True))
 

@@ -304,7 +304,8 @@ def random_weights(folder: Path, spec: ExperimentSpec) -> Path:
 
 def link_images(data: ImageData, folder: Path, steps: int, batch_size: int) -> ImageData:
     """Class folders with links to the first images of every class of `data`: `steps` full batches to train on, and
-    as many to test on, or as many as there are."""
+    as many to test on, or as many as there are.
+    """
     for split, samples in (("train", data.train), ("test", data.test)):
         count = min(steps, len(samples) // batch_size) * batch_size
         if count == 0:

@@ -1,4 +1,4 @@
-"""An experiment ready to run: what every function of a run needs, in one object."""
+"""An experiment ready to run: everything that the functions of a run need, in one object."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from common.spec.experiment import ExperimentSpec
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment: who computes, what the spec means, on which data, and who is told."""
+    """An experiment ready to run."""
 
     backend: Backend
+    """The framework that computes."""
     plan: Plan
+    """The spec, applied to the data."""
     data: ImageData
     watch: Watch
+    """The receiver of progress and results."""
 
     @property
     def spec(self) -> ExperimentSpec:
-        """What the user chose."""
+        """The choices that the plan was made from."""
         return self.plan.spec
 
     def replace(self, **changes: Any) -> Experiment:
-        """Return a copy with `changes`."""
+        """Return a copy in which the fields named by `changes` have new values."""
         return dataclasses.replace(self, **changes)

@@ -151,7 +151,8 @@ def _aim(check: Check, apart: float, tolerance: Tolerance) -> None:
 
 def _top1(name: str, key: str, probes: dict[str, Probe], yardstick: Probe) -> Check:
     """The same class on top for every image, except where the yardstick's two best classes are nearer to each other
-    than rounding is allowed to move them."""
+    than rounding is allowed to move them.
+    """
     true = yardstick.arrays[key]
     if any(probe.arrays[key].shape != true.shape for probe in probes.values()):
         return Check(name, False, note="not the same number of images")

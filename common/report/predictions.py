@@ -1,4 +1,4 @@
-"""What the runs say of single photographs: where they part, where they are wrong, and which classes they mix up."""
+"""Compare predictions image by image: where runs disagree, where they are wrong, which classes they mix up."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SHOWN_MISTAKES = 12
 SHOWN_CONFUSIONS = 3
 
 
-# Name of a series -> seed -> answers, all of the same images in the same order.
+# Name of a series -> seed -> predictions, all of the same images in the same order.
 AnswersBySeries = Mapping[str, Mapping[int, Predictions]]
 
 
 def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Predictions | str:
-    """Return the predictions beside the record at `path`, or why they are of no use."""
+    """Return the predictions beside the record at `path`, or a sentence that says why they cannot be used."""
     try:
         predictions = read_predictions(path.parent)
     except UnusablePredictions as error:
@@ -36,9 +36,21 @@ def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Predictions |
 
 
 def confusion(runs: Sequence[Predictions], classes: int) -> dict[str, Any]:
-    """Counts over the runs, [true class][predicted class], with each class's precision and recall (NaN: undefined).
+    """Count true and predicted classes over all runs, with the precision and recall of each class.
 
-    `most_confused` holds the largest counts off the diagonal: true class, predicted class, count.
+    With n[t][p] the number of images of class t that were predicted as p, class c has
+
+        precision[c] = n[c][c] / sum_t n[t][c]
+        recall[c] = n[c][c] / sum_p n[c][p]
+
+    Args:
+        runs: The predictions of each run.
+        classes: The number of classes.
+
+    Returns:
+        A dictionary of `matrix`, the counts n as nested lists; `most_confused`, up to SHOWN_CONFUSIONS of the largest
+        counts off the diagonal, each as [true class, predicted class, count]; `precision` and `recall` by class, NaN
+        where undefined; `images`, the predictions for images of each class; and `runs`, the number of runs.
     """
     labels = np.concatenate([run.labels for run in runs])
     top1 = np.concatenate([run.top1 for run in runs])
@@ -59,10 +71,22 @@ def confusion(runs: Sequence[Predictions], classes: int) -> dict[str, Any]:
 
 
 def disagreements(answers: AnswersBySeries) -> dict[str, Any] | None:
-    """Where series with the same seed give a photograph another top-1 class; None without two series and a seed.
+    """Find the photographs whose top-1 class differs between series with the same seed.
 
-    The size of a disagreement is how far apart the probabilities of the true class are. A photograph is shown once,
-    with the seed that parts the series most.
+    With P[s] the probability that series s gives to the true class, a disagreement has the size
+
+        spread = max_s P[s] - min_s P[s]
+
+    A photograph is shown once, with the seed of its largest spread.
+
+    Args:
+        answers: The predictions by series and seed.
+
+    Returns:
+        None unless two series share a seed. Otherwise a dictionary of `seeds`, those that series share; `images` and
+        `images_apart`, the photographs and those with a disagreement for some seed; `predictions` and
+        `predictions_apart`, the same for pairs of photograph and seed; `largest_gap`, the largest difference of any
+        class's probability; and `shown`, up to SHOWN_DISAGREEMENTS photographs, the largest spread first.
     """
     seeds = sorted({seed for by_seed in answers.values() for seed in by_seed})
     shared = {seed: [name for name in answers if seed in answers[name]] for seed in seeds}
@@ -109,7 +133,16 @@ def disagreements(answers: AnswersBySeries) -> dict[str, Any] | None:
 
 
 def mistakes(answers: AnswersBySeries) -> dict[str, Any]:
-    """The photographs that some run is most confidently wrong about, and which runs share the mistake."""
+    """Find the photographs that some run is most confidently wrong about, and the runs that share the mistake.
+
+    Args:
+        answers: The predictions by series and seed, of at least one run.
+
+    Returns:
+        A dictionary of `images`; `images_wrong`, those that some run has wrong; `images_wrong_in_all`; `runs`, the
+        number of runs; and `shown`, up to SHOWN_MISTAKES photographs, the highest probability of a wrong class first,
+        each with the seeds of every series that predict the same wrong class.
+    """
     runs = [(name, seed, run) for name, by_seed in answers.items() for seed, run in by_seed.items()]
     confidence = np.stack([np.where(run.right, -1.0, run.probabilities.max(axis=1)) for _, _, run in runs])
     largest = confidence.max(axis=0)
@@ -142,12 +175,15 @@ def mistakes(answers: AnswersBySeries) -> dict[str, Any]:
 
 
 def _of_image(run: Predictions, image: int) -> dict[str, Any]:
+    """Return the name and the true class of an image."""
     return {"name": run.names[image], "label": int(run.labels[image])}
 
 
 def _answer(run: Predictions, image: int) -> dict[str, Any]:
+    """Return the top-1 class of an image and its probability."""
     return {"top1": int(run.top1[image]), "probability": float(run.probabilities[image].max())}
 
 
 def _of_truth(run: Predictions, image: int) -> float:
+    """Return the probability that a run gives to the true class of an image."""
     return float(run.probabilities[image, run.labels[image]])

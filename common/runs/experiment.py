@@ -1,4 +1,4 @@
-"""One run from spec to record: data, models, training, and what is written where."""
+"""Run one experiment from its spec to its record: read data, build models, train, and write the results."""
 
 from __future__ import annotations
 
@@ -34,21 +34,30 @@ from common.training import loop, zero_shot
 
 
 class RecordingWatch(ForwardingWatch):
-    """Writes the record after every epoch, and passes everything on to another watch."""
+    """A watch that writes the record after every epoch and passes everything on to another watch."""
 
     def __init__(self, folder: Path, run: RunRecord, shown: Watch) -> None:
         super().__init__(shown)
         self.folder, self.run = folder, run
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        """Add the epoch to the record and write it, then pass the epoch on."""
         self.run.epochs.append(metrics)
         record.write_record(self.folder, self.run)
         super().on_epoch(metrics, predictions)
 
 
 def load_data(spec: ExperimentSpec) -> ImageData:
-    """The data of an experiment, its validation images held back; raises UserError as `common.data.datasets.load` and
-    `common.data.splits.split` do."""
+    """Read the data of an experiment and hold its validation images back.
+
+    A UserError of `common.data.datasets.load` or `common.data.splits.split` passes through.
+
+    Args:
+        spec: What the user chose.
+
+    Returns:
+        The data, its training images divided into those to train on and those to validate on.
+    """
     data = datasets.load(
         spec.data,
         url=spec.data_url,
@@ -62,7 +71,7 @@ def load_data(spec: ExperimentSpec) -> ImageData:
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is asked for besides its spec."""
+    """The options of a run that are not part of its spec."""
 
     command: Sequence[str] = ()
     """The command line, for the record."""
@@ -83,12 +92,21 @@ def run(
 ) -> RunRecord:
     """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`.
 
-    The strategy `zero-shot` leaves no model, since it is the source's.
+    The strategy `zero-shot` leaves no model, since it is the source's. Of several processes
+    (`common.devices.processes`) only the first writes, and only its `watch` is told anything.
 
-    load_backend: imports a backend by its name.
-    Of several processes (common.devices.processes) only the first writes, and tells `watch`.
-    Raises UserError before anything is written when the input is bad; `common.training.loop.Diverged`, other RunErrors
-    and KeyboardInterrupt after the record was marked with it.
+    A UserError for bad input is raised before anything is written. `common.training.loop.Diverged`, other RunErrors and
+    KeyboardInterrupt pass through after the record was marked with them.
+
+    Args:
+        spec: What the user chose.
+        folder: The folder for the run's files.
+        watch: Is told how the run goes on.
+        load_backend: Imports a backend by its name.
+        request: The options of the run that are not part of its spec.
+
+    Returns:
+        The finished record, with the results of the run.
     """
     start = time.perf_counter()
     world = processes.world_of(spec)
@@ -139,10 +157,10 @@ def prepare(spec: ExperimentSpec, given: Collection[str]) -> tuple[Plan, ImageDa
 
     Args:
         spec: What the user chose.
-        given: Fields of the spec that the user has named.
+        given: Fields of the spec that the user has named, which the strategy `auto` leaves alone.
 
     Returns:
-        The plan, the data with validation images held back, and what the strategy `auto` came to, if it was asked.
+        The plan, the data with validation images held back, and the choice of the strategy `auto`, None without it.
 
     Raises:
         UserError: Data, weights and spec do not go together, or something cannot be read.
@@ -158,10 +176,17 @@ def prepare(spec: ExperimentSpec, given: Collection[str]) -> tuple[Plan, ImageDa
 
 
 def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) -> tuple[Plan, auto.Choice | None]:
-    """Work out what a spec means on its data, and what the strategy `auto` comes to, if it is asked.
+    """Work out what a spec means on its data, and what the strategy `auto` chooses there if it is asked.
 
-    Raises:
-        UserError: Data and spec do not go together.
+    A UserError of the checks that it calls says where data and spec do not go together.
+
+    Args:
+        spec: What the user chose.
+        data: The data of the experiment.
+        given: Fields of the spec that the user has named, which the strategy `auto` leaves alone.
+
+    Returns:
+        The plan, and the choice of the strategy `auto`, None without it.
     """
     spec = spec.replace(classes=len(data.classes))
     choice = None
@@ -179,7 +204,19 @@ def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) 
 
 
 def build_models(backend: Backend, spec: ExperimentSpec, data: ImageData) -> Models:
-    """Return the three networks; the one to fine-tune starts with the source's rows where the spec says so."""
+    """Build the three networks of an experiment.
+
+    Where `source_head_wanted` says so, the network to fine-tune starts with rows of the source's head: for each class
+    of the data the mean of the source's rows that belong to it.
+
+    Args:
+        backend: The backend that builds them.
+        spec: What the user chose.
+        data: The data, for the names of its classes.
+
+    Returns:
+        The source, the network to fine-tune and the one to train from scratch.
+    """
     models = backend.build_models(spec)
     if source_head_wanted(spec):
         rows = source_classes.rows_for(spec, data.classes)
@@ -188,18 +225,18 @@ def build_models(backend: Backend, spec: ExperimentSpec, data: ImageData) -> Mod
 
 
 def source_head_wanted(spec: ExperimentSpec) -> bool:
-    """Whether the network to train gets rows of the source's head."""
+    """Return whether the network to train starts with rows of the source's head."""
     return spec.head_init == "source-class" and spec.strategy not in ("scratch", "zero-shot")
 
 
 @contextmanager
 def recorded(folder: Path, run_record: RunRecord, finish: Callable[[], None]) -> Iterator[None]:
-    """Keep the record true whatever ends the work inside: complete, or what ended it.
+    """Keep the record true however the work inside ends: complete, or marked with the error that ended it.
 
     Args:
         folder: The run's folder, whose predictions and model of an earlier run are deleted.
-        run_record: The record, written at the start and in the end.
-        finish: Adds to the record what is known in the end only.
+        run_record: The record, written at the start and at the end.
+        finish: Adds to the record the facts that are known at the end only.
     """
     for stale in (record.PREDICTIONS, record.MODEL):
         (folder / stale).unlink(missing_ok=True)
@@ -221,12 +258,16 @@ def recorded(folder: Path, run_record: RunRecord, finish: Callable[[], None]) ->
 
 
 def train(experiment: Experiment, model: Any) -> History:
-    """Train, or only evaluate where the strategy says so."""
+    """Train a model, or only evaluate it where the strategy is `zero-shot`, and return the history."""
     return (zero_shot.evaluate if experiment.spec.strategy == "zero-shot" else loop.fit)(experiment, model)
 
 
 def note_results(run_record: RunRecord, history: History) -> None:
-    """Add to the record what the kept model reached."""
+    """Add to the record the results of the kept model.
+
+    These are its loss and accuracy on test and validation images, its epoch, whether training stopped early, and the
+    counts of reused features.
+    """
     assert history.test is not None
     run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
     if history.validation is not None:
@@ -237,8 +278,18 @@ def note_results(run_record: RunRecord, history: History) -> None:
 
 
 def check_last_batch(plan: Plan) -> None:
-    """Raise UserError where BatchNorm would have to learn from a single value, one image whose last map is 1 x 1, or
-    where dropping the last batch leaves none."""
+    """Check that every batch can be trained on, and that dropping the last one leaves any.
+
+    BatchNorm cannot learn from a single value in a channel: a batch of one image whose last map is 1 x 1, which is that
+    of an image of at most 32 px.
+
+    Args:
+        plan: The plan of the experiment.
+
+    Raises:
+        UserError: A batch has a single such image while statistics of layer4 are learned, or `last_batch = drop` leaves
+            no batch to train on or to test on.
+    """
     spec = plan.spec
     if spec.last_batch == "drop":
         for split, images in (("training", plan.train_images), ("test", plan.test_images)):
@@ -258,14 +309,14 @@ def check_last_batch(plan: Plan) -> None:
 
 
 def status_of(error: BaseException) -> record.Status:
-    """How a run that ended with `error` is marked."""
+    """Return the status that the record gets when `error` ended the run."""
     if isinstance(error, KeyboardInterrupt | Stopped):
         return "interrupted"
     return "diverged" if isinstance(error, loop.Diverged) else "failed"
 
 
 def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
-    """Add what is only known at the end: times in seconds, memory in bytes."""
+    """Add to the record the facts that are known at the end only: times in seconds, memory in bytes."""
     run_record.finished = now()
     training = sum(metrics.seconds for metrics in run_record.epochs)
     run_record.timing["training_seconds"] = training
@@ -278,7 +329,17 @@ def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
 
 
 def write_results(folder: Path, experiment: Experiment, model: Any, history: History) -> None:
-    """Write the predictions and the trained model, if any was trained."""
+    """Write the predictions and, unless the strategy is `zero-shot`, the trained model.
+
+    Args:
+        folder: The run's folder.
+        experiment: The experiment, for names of classes and files and for the model's header.
+        model: The trained model.
+        history: Its predictions of the test images.
+
+    Raises:
+        RunError: The history has no predictions.
+    """
     spec, data = experiment.spec, experiment.data
     if history.test is None:
         raise RunError("training ended without an evaluation")

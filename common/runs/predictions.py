@@ -1,4 +1,4 @@
-"""`predictions.npz`: what the kept model says of each test image. The one writer and the one reader."""
+"""`predictions.npz`: the kept model's logits for each test image, with one writer and one reader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.system.files import write_atomically
 
 
 class UnusablePredictions(ValueError):
-    """There is no `predictions.npz`, or it is damaged; the message says which, beginning with what it is about."""
+    """`predictions.npz` is missing or damaged; the message says which and names the file."""
 
 
 def write_predictions(folder: Path, predictions: Predictions, data: ImageData) -> None:
@@ -23,7 +23,7 @@ def write_predictions(folder: Path, predictions: Predictions, data: ImageData) -
 
     Args:
         folder: The run's folder.
-        predictions: Those of the N test images that count.
+        predictions: Those of the first N test images: of all, or of those in full batches where the last is dropped.
         data: The data, for the names of files and of the C classes.
     """
     stream = io.BytesIO()
@@ -38,10 +38,17 @@ def write_predictions(folder: Path, predictions: Predictions, data: ImageData) -
 
 
 def read_predictions(folder: Path) -> Predictions:
-    """Read `predictions.npz` of a run, with names and classes.
+    """Read the `predictions.npz` of a run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The predictions, with the names of files and classes.
 
     Raises:
-        UnusablePredictions: It is missing, or its arrays do not fit together.
+        UnusablePredictions: The file is missing or cannot be read, its arrays do not fit together, or a logit is not
+            finite.
     """
     file = folder / PREDICTIONS
     if not file.exists():
@@ -65,11 +72,15 @@ def read_predictions(folder: Path) -> Predictions:
 
 
 def agreement(first: Path, second: Path) -> tuple[int, int, float] | None:
-    """Compare the predictions in two folders.
+    """Compare the predictions of two runs.
+
+    Args:
+        first: Folder of one run.
+        second: Folder of the other run.
 
     Returns:
         The number of images whose top-1 class differs, the number of images, and the largest difference of a logit;
-        None where predictions are missing or not of the same images.
+        None where predictions are missing or not of the same images and classes.
     """
     try:
         one, other = read_predictions(first), read_predictions(second)

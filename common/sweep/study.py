@@ -60,7 +60,8 @@ def held_out(spec: ExperimentSpec) -> ExperimentSpec:
 
 def score(record: RunRecord) -> float:
     """What a sweep chooses by: the accuracy of the kept model on the held-out training images, never on the test
-    images."""
+    images.
+    """
     return record.final["validation_accuracy"]
 
 

@@ -1,4 +1,4 @@
-"""Predictions of a model, batch by batch, in the order of the samples."""
+"""Compute the predictions of a model, batch by batch, in the order of the samples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ from common.system.errors import RunError
 
 
 def evaluate(experiment: Experiment, model: Any, batches: Batches) -> tuple[Predictions | None, Predictions]:
-    """Return the model's predictions of the validation images, if there are any, and of the test images that count."""
+    """Return the predictions for the validation images (None without any) and for the test images that count."""
     data = experiment.data
     validation = predict(experiment, model, data.validation, batches) if data.validation else None
     return validation, predict(experiment, model, data.test[: experiment.plan.tested_images], batches)
 
 
 def predict(experiment: Experiment, model: Any, samples: Sequence[Sample], batches: Batches) -> Predictions:
-    """Return the model's logits for every sample, prepared as for a test, in order.
+    """Compute the model's logits for every sample, prepared as for a test.
+
+    Args:
+        experiment: The experiment.
+        model: The model, or its head where the batches are features.
+        samples: The samples.
+        batches: The source of the batches.
+
+    Returns:
+        Logits and labels in the order of the samples.
 
     Raises:
         RunError: The input pipeline lost a sample, or gave them out of order.
@@ -34,7 +43,7 @@ def predict(experiment: Experiment, model: Any, samples: Sequence[Sample], batch
     labels: list[NDArray[np.int64]] = []
     seen = 0
     for images, batch_labels in batches.test(samples):
-        # A batch that several processes share may have more rows than images (`common.devices.processes`).
+        # A batch that several processes share may have been padded to more rows (`common.devices.processes`).
         logits.append(experiment.backend.logits(model, images)[: len(batch_labels)])
         labels.append(batch_labels)
         seen += len(batch_labels)

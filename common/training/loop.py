@@ -1,4 +1,4 @@
-"""The epoch loop, the same for every framework: it feeds a backend's Trainer, counts exactly, and reports."""
+"""The epoch loop, the same for every framework: feed a backend's Trainer, count every image, report each epoch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.batches.features import FeatureBatches, folder_for
+from common.batches.features import FeatureBatches, cache_for
 from common.batches.pipelines import image_batches
 from common.batches.source import Batches
 from common.contract.backend import Trainer
@@ -21,7 +21,7 @@ from common.system.errors import RunError
 from common.training.evaluation import evaluate
 from common.training.selection import Selection
 
-# A read of the loss waits for the device, so it happens every few steps only.
+# Reading the loss waits for the device, so it is done only every few steps.
 STEPS_BETWEEN_READS = 8
 
 
@@ -31,23 +31,31 @@ class Diverged(RunError):
 
 @dataclass(frozen=True)
 class Trained:
-    """The training part of an epoch."""
+    """The result of an epoch's training part."""
 
     loss: float
-    """Mean over the examples."""
+    """Mean cross-entropy over the examples, in training mode while the parameters moved."""
     accuracy: float
+    """Fraction of the examples whose top-1 class was the true one."""
     seconds: float
+    """Wall time in seconds."""
 
 
 def fit(experiment: Experiment, model: Any) -> History:
     """Train `model` in place through the phases of an experiment and evaluate it after each epoch.
 
-    The test images are looked at for the curves only. Early stopping and the best epoch follow the validation images;
-    with `keep` = best the model is put back to how it was after its best epoch, and the history's predictions are of
-    that epoch. Whatever ends it, the experiment's watch has seen every finished epoch.
+    The test images serve the curves only. Early stopping and the best epoch follow the validation images. With `keep` =
+    best the model is put back to how it was after its best epoch, and the history's predictions are of that epoch.
 
-    Raises:
-        Diverged: The loss is NaN or infinite.
+    A loss that is NaN or infinite ends the training with Diverged. Whatever ends it, the experiment's watch has seen
+    every finished epoch.
+
+    Args:
+        experiment: The experiment.
+        model: The model, a backend's own object.
+
+    Returns:
+        The metrics of every epoch, and the predictions of the model that was kept.
     """
     backend, plan = experiment.backend, experiment.plan
     experiment.watch.on_start(plan.batches)
@@ -56,7 +64,7 @@ def fit(experiment: Experiment, model: Any) -> History:
     for phase in plan.active_phases:
         learner, batches = model, images
         if plan.reuses_features(phase):
-            batches = FeatureBatches(experiment, model, images, folder_for(plan.spec))
+            batches = FeatureBatches(experiment, model, images, cache_for(plan.spec))
             learner, history.features = batches.head, batches.counts
         trainer = backend.Trainer(learner, plan.spec, phase, plan.class_counts)
         selection.begin_phase()
@@ -81,7 +89,7 @@ def fit(experiment: Experiment, model: Any) -> History:
 
 
 def rate_factors(experiment: Experiment, phase: Phase, past: int) -> list[float]:
-    """Return the factor of the learning rates for each step of the epoch that follows `past` epochs of a phase."""
+    """Return the learning rates' factor at each step of the epoch that comes after `past` epochs of a phase."""
     steps = experiment.plan.steps_an_epoch
     return [
         schedules.factor(experiment.spec, step, phase.epochs * steps)
@@ -97,6 +105,13 @@ def finish_epoch(
     evaluated: tuple[Predictions | None, Predictions],
 ) -> None:
     """Add an epoch to the history and tell the watch.
+
+    Args:
+        experiment: The experiment.
+        history: The history so far, which is changed in place.
+        phase: Name of the epoch's phase.
+        trained: The result of its training part.
+        evaluated: Predictions for the validation images (None without any) and for the test images.
 
     Raises:
         Diverged: A loss of the evaluation is NaN or infinite.
@@ -117,7 +132,7 @@ def finish_epoch(
 
 
 def diverged(what: str, spec: ExperimentSpec) -> str:
-    """Return the message of a run that diverged."""
+    """Return the error message of a run that diverged, with advice; `what` says which loss and when."""
     return (
         f"{what}: training diverged. Choose a smaller --learning-rate (it was {spec.learning_rate:g} with the "
         f"{spec.loss_reduction} of the losses, {spec.mean_learning_rate:g} as for their mean)"
@@ -132,13 +147,16 @@ def train_epoch(
     Args:
         experiment: The experiment.
         trainer: The backend's trainer of the phase.
-        batches: Where the batches come from.
+        batches: The source of the batches.
         epoch: Counted from 1.
-        rate_factors: The factor of the learning rates for each step.
+        rate_factors: The learning rates' factor at each step.
+
+    Returns:
+        Mean loss and accuracy over the epoch's examples, and the time it took.
 
     Raises:
         Diverged: The loss became NaN or infinite.
-        RunError: The input pipeline lost images.
+        RunError: The input pipeline gave fewer or more images than count in an epoch.
     """
     spec, counted = experiment.spec, experiment.plan.trained_images
     start = time.perf_counter()
@@ -163,7 +181,7 @@ def train_epoch(
 
 
 def counted_batches(spec: ExperimentSpec, batches: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Yield the batches that count: all, or the full ones where `last_batch` is drop."""
+    """Yield the batches that count: all, or only the full ones where `last_batch` is drop."""
     for images, labels in batches:
         if spec.last_batch == "keep" or len(labels) == spec.batch_size:
             yield images, labels

@@ -12,7 +12,7 @@ from common.training import evaluation
 
 
 def evaluate(experiment: Experiment, model: Any) -> History:
-    """Return what the source network `model` says of the data without training: a history without epochs."""
+    """Return the predictions of the source network `model` for the data, without training: a history of no epochs."""
     rows = rows_for(experiment.spec, experiment.data.classes)
     experiment.watch.on_start(experiment.plan.batches)
     said = evaluation.evaluate(experiment, model, image_batches(experiment))

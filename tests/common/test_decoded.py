@@ -15,7 +15,9 @@ from common.batches import shared
 from common.data import decoded
 from common.data.folder import ImageData, read_folder
 from common.preprocessing import transforms
+from common.preprocessing.crops import crop_for_test
 from common.spec.experiment import ExperimentSpec
+from common.system import caches
 from common.system.errors import UserError
 from tests.conftest import write_pictures
 
@@ -44,7 +46,7 @@ def epoch(spec: ExperimentSpec, data: ImageData) -> list[np.ndarray]:
     transform = transforms.transform_for(spec)
     batches = [
         *shared.train_batches(spec, transform, data.train, 1, data.read),
-        *shared.test_batches(spec, transform, data.test, data.read),
+        *shared.test_batches(spec, transform, data.test, lambda sample: crop_for_test(data.read(sample), transform)),
     ]
     return [images for images, _ in batches]
 
@@ -103,7 +105,7 @@ def test_a_changed_file_is_decoded_anew(spec, data, tmp_path, decodings) -> None
 def test_a_cut_or_damaged_file_is_made_anew(spec, data, tmp_path) -> None:
     expected = epoch(spec, data)
     decoded.attach(spec, data, tmp_path / "cache")
-    for name, content in (("*.pixels", b"abc"), ("*.json", b"{"), ("*.json", b"[]")):
+    for name, content in (("*/pixels", b"abc"), ("*/sizes.json", b"{"), ("*/sizes.json", b"[]")):
         (path,) = (tmp_path / "cache").glob(name)
         path.write_bytes(content)
         kept, _ = decoded.attach(spec, data, tmp_path / "cache")
@@ -113,7 +115,7 @@ def test_a_cut_or_damaged_file_is_made_anew(spec, data, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changes", "limit", "reason"),
     [
-        ({}, "0", "GiB of pixels are more than 0.0 GiB"),
+        ({}, "0", "GiB are more than 0.0 GiB"),
         ({}, "0.00001", "FINE_TUNING_IMAGE_CACHE_GIB"),
         ({"image_cache": False}, "8", "image_cache is off"),
         ({"pipeline": "native"}, "8", "native pipeline"),
@@ -127,12 +129,12 @@ def test_without_room_or_wish_images_are_decoded_each_time(
     assert kept is data
     assert (facts["kept"], facts["bytes"]) == (False, 0)
     assert reason in facts["reason"]
-    assert not list(tmp_path.glob("cache/*.pixels"))
+    assert not list(tmp_path.glob("cache/*/pixels"))
 
 
 def test_the_disk_is_not_filled(monkeypatch, spec, data, tmp_path) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(caches.shutil, "disk_usage", lambda path: usage)
     _, facts = decoded.attach(spec, data, tmp_path / "cache")
     assert not facts["kept"]
     assert "do not fit on the disk" in facts["reason"]
@@ -156,12 +158,12 @@ def test_the_longest_unused_files_make_room(monkeypatch, spec, data, tmp_path) -
     folder = tmp_path / "cache"
     subsets = [ImageData("", data.root, data.classes, (sample,), (), ()) for sample in data.train[:4]]
     sizes = [decoded.attach(spec, subset, folder)[1]["bytes"] for subset in subsets[:3]]
-    paths = {path.stat().st_mtime_ns: path for path in folder.glob("*.pixels")}
+    paths = {path.stat().st_mtime_ns: path for path in folder.iterdir() if path.is_dir()}
     assert len(paths) == 3
     os.utime(paths[min(paths)], ns=(0, 0))
-    monkeypatch.setenv(decoded.LIMIT, str(sum(sizes) / 2**30))
+    monkeypatch.setenv(decoded.LIMIT, str((sum(sizes) + 1000) / 2**30))
     decoded.attach(spec, subsets[3], folder)
-    left = set(folder.glob("*.pixels"))
+    left = {path for path in folder.iterdir() if path.is_dir()}
     assert len(left) == 3
     assert paths[min(paths)] not in left
 

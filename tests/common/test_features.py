@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 import numpy as np
 import pytest
 
-from common.batches import features
 from common.batches.features import FeatureBatches
 from common.batches.shared import SharedBatches
 from common.contract.watch import Quiet
@@ -183,21 +179,9 @@ def test_changed_images_and_damaged_files_are_computed_anew(spec, tmp_path, monk
     data = read_folder(root, progress=False)
     run()
     assert sum(counted) == 12 + 4
-    files = list((cache_folder() / "features").glob("*.npy"))
+    files = list((cache_folder() / "features").glob("*/features.npy"))
     assert len(files) == 3
     for file, content in zip(files, (b"", b"no array", files[2].read_bytes()[:-4]), strict=True):
         file.write_bytes(content)
     run()
     assert sum(counted) == 12 + 4 + 12
-
-
-def test_the_longest_unused_make_room(tmp_path, monkeypatch) -> None:
-    vectors = np.zeros((10, 25), np.float32)
-    monkeypatch.setattr(features, "LIMIT", 2500)
-    for age, name in ((30, "old"), (20, "older, but used"), (10, "new")):
-        features.write_kept(tmp_path / f"{name}.npy", vectors)
-        os.utime(tmp_path / f"{name}.npy", (time.time() - age, time.time() - age))
-        if name == "older, but used":
-            assert features.read_kept(tmp_path / "older, but used.npy", 10) is not None
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "older, but used"]
-    assert features.read_kept(tmp_path / "new.npy", 11) is None

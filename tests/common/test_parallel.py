@@ -172,9 +172,9 @@ class Gathering(FakeBackend):
 
 
 def test_several_processes_leave_no_features_behind(monkeypatch, spec) -> None:
-    assert features.folder_for(spec) is not None
+    assert features.cache_for(spec) is not None
     be(monkeypatch, 1, 2)
-    assert features.folder_for(spec) is None
+    assert features.cache_for(spec) is None
 
 
 def test_features_are_kept_of_every_sample_and_shared(monkeypatch, spec, pictures) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from common.network import imagenet, resnet, sources, weights
@@ -24,6 +27,9 @@ def arrays() -> weights.Arrays:
 @pytest.fixture
 def header() -> weights.Header:
     return weights.Header("resnet18", ("a", "b", "c"), weights.Preprocessing(96, 110), "a test")
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_round_trip(tmp_path: Path, arrays: weights.Arrays, header: weights.Header) -> None:
@@ -194,3 +200,35 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_same_checkpoint_is_the_same_file(tmp_path: Path, arrays: weights.Arrays, header: weights.Header) -> None:
+    """safetensors writes its metadata in an order that differs between processes."""
+    code = (
+        "import sys, pathlib; from common.network import weights; path = pathlib.Path(sys.argv[1]); "
+        "weights.write(pathlib.Path(sys.argv[2]), weights.read(path))"
+    )
+    weights.write(tmp_path / "one", weights.Checkpoint(header, arrays))
+    for name in ("two", "three"):
+        subprocess.run([sys.executable, "-c", code, tmp_path / "one", tmp_path / name], check=True, cwd=ROOT)
+        assert (tmp_path / name).read_bytes() == (tmp_path / "one").read_bytes()
+    with safe_open(tmp_path / "one", framework="numpy") as file:
+        np.testing.assert_array_equal(file.get_tensor("fc.weight"), arrays["fc.weight"])
+
+
+def test_bfloat16_is_read(tmp_path: Path, arrays: weights.Arrays, header: weights.Header) -> None:
+    exact = {name: (array.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, array in arrays.items()}
+    table, content = {"__metadata__": {"class_names": json.dumps(header.class_names)}}, b""
+    for name, array in exact.items():
+        halves = (array.view(np.uint32) >> 16).astype("<u2").tobytes()
+        table[name] = {
+            "dtype": "BF16",
+            "shape": array.shape,
+            "data_offsets": [len(content), len(content) + len(halves)],
+        }
+        content += halves
+    text = json.dumps(table).encode()
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content)
+    for name, array in weights.read(path).arrays.items():
+        np.testing.assert_array_equal(array, exact[name], err_msg=name)
