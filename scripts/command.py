@@ -5,16 +5,21 @@ Runs in a bare interpreter until the right environment has taken over: the stand
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scripts.environments import EnvironmentFailed, check_python_version, hand_over, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import TextIO
 
 INTERRUPTED = 130
+# The code that Python's documentation (signal, "Note on SIGPIPE") and rich have for it.
+PIPE_CLOSED = 1
 
 
 def start(
@@ -22,9 +27,20 @@ def start(
 ) -> None:
     """Run `main` on the command line's arguments, in the environment of the backend that `backend_of` finds in them.
 
-    Exits with `main`'s code, with 2 for bad input, 1 for a failed run, and 130 after Ctrl-C.
+    Exits with `main`'s code, with 2 for bad input, 1 for a failed run or where nobody reads the output to its end, as
+    before `| head`, and 130 after Ctrl-C.
     """
-    arguments = sys.argv[1:]
+    with ended_by_closed_pipe():
+        start_with(sys.argv[1:], command, main, backend_of)
+
+
+def start_with(
+    arguments: list[str],
+    command: str,
+    main: Callable[[list[str]], int],
+    backend_of: Callable[[list[str]], str | None] | None,
+) -> None:
+    """`start`, with given arguments, and with a BrokenPipeError where nobody reads the output."""
     try:
         check_python_version()
         backend = backend_of(arguments) if backend_of else None
@@ -44,6 +60,33 @@ def start(
     except KeyboardInterrupt:
         tell("\nInterrupted.", interrupted=True)
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def ended_by_closed_pipe() -> Iterator[None]:
+    """End the command without a message once the reader of its output is gone."""
+    try:
+        try:
+            yield
+        finally:
+            # Not at the interpreter's end, which cannot but complain.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        closed = next((stream for stream in (sys.stdout, sys.stderr) if lacks_reader(stream)), None)
+        if closed is None:
+            raise
+        # What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), closed.fileno())
+        sys.exit(PIPE_CLOSED)
+
+
+def lacks_reader(stream: TextIO) -> bool:
+    """Whether `stream` is a pipe that nobody reads any more; writes an empty line to find out."""
+    try:
+        print(file=stream, flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def interrupt_once() -> None:
@@ -77,7 +120,7 @@ def value_of(arguments: list[str], option: str) -> str | None:
 
 def wants_help(arguments: list[str]) -> bool:
     """Whether the arguments ask for the list of options only."""
-    return "-h" in arguments or "--help" in arguments
+    return any(option in arguments for option in ("-h", "--help", "--help-all"))
 
 
 def backend_wanted(arguments: list[str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
@@ -11,9 +13,12 @@ import tyro
 from common.spec.experiment import ExperimentSpec, Strategy
 from common.spec.presets import load_preset, preset_names, read_preset
 from common.system.errors import UserError
-from scripts.command import value_of
+from scripts import help_pages
+from scripts.command import value_of, wants_help
 
 IMPLICIT_PRESET = "demo"
+# Characters of the data's name in that of a folder.
+LONGEST_NAME = 60
 
 
 @dataclass
@@ -222,7 +227,7 @@ Options = TypeVar("Options", bound=SpecOptions)
 
 def parse(kind: type[Options], command: str, arguments: list[str], strategy: str | None = None) -> Options:
     """The options of `arguments` over the preset they name. Raises UserError for a value that is not allowed; exits
-    with code 2 for options that do not exist, and with 0 after --help."""
+    with code 2 for options that do not exist, and with 0 after --help and --help-all."""
     preset = value_of(arguments, "--preset")
     preset = IMPLICIT_PRESET if preset is None else preset
     if preset not in preset_names():
@@ -231,7 +236,30 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
     defaults = kind(
         spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset
     )
-    return tyro.cli(kind, prog=f"python -m scripts.{command}", args=arguments, default=defaults)
+    prog = f"python -m scripts.{command}"
+    if wants_help(arguments):
+        help_pages.show_page(defaults, prog, help_pages.HELP_ALL in arguments)
+    return tyro.cli(kind, prog=prog, args=arguments, default=defaults)
+
+
+def run_name(options: SpecOptions) -> str:
+    """What the default folder of a run is called, besides the time: by the preset, or by other data than the
+    preset's."""
+    return f"{options.preset if has_data_of_preset(options) else name_of_data(options)}-{options.spec.backend}"
+
+
+def has_data_of_preset(options: SpecOptions) -> bool:
+    """Whether the data are those of the preset."""
+    return load_preset(options.preset, options.spec.strategy).data == options.spec.data
+
+
+def name_of_data(options: SpecOptions) -> str:
+    """The name of the data's folder or file, without what a file name had better not have; the preset's if nothing
+    is left."""
+    # os.path takes any text, also what is too long for a path.
+    path = os.path.abspath(options.spec.data)
+    name = Path(path).name if os.path.isdir(path) else Path(path).stem
+    return re.sub(r"[^\w.]+", "-", name).strip("-.")[:LONGEST_NAME] or options.preset
 
 
 def options_of(preset: str, spec: ExperimentSpec) -> list[str]:

@@ -7,7 +7,7 @@ from scripts.command import backend_wanted, start, value_of
 
 def main(arguments: list[str]) -> int:
     """Run the strategies asked for, one record each; return the exit code."""
-    from scripts.options import RunOptions, given_fields, parse_strategies
+    from scripts.options import RunOptions, given_fields, parse_strategies, run_name
 
     # Before the imports below, which --help need not wait for.
     runs = parse_strategies(RunOptions, "run", arguments)
@@ -24,8 +24,8 @@ def main(arguments: list[str]) -> int:
     if runs[0].list_presets:
         show_presets()
         return 0
-    preset, backend = runs[0].preset, runs[0].spec.backend
-    output = runs[0].output or free_folder(Path("runs"), f"{preset}-{backend}")
+    preset = runs[0].preset
+    output = runs[0].output or free_folder(Path("runs"), run_name(runs[0]))
     folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
     launching.check(runs[0])
     launching.join(runs[0])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from common.network import lora, resnet
 from common.preprocessing import crops, draws
 from common.preprocessing.transforms import Transform
 
+ROOT = Path(__file__).resolve().parents[2]
 TRANSFORM = Transform(
     64, 72, "random_resized_crop", "short_side", True, "RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 )
@@ -60,3 +63,13 @@ def test_the_backend_imports_no_other(backend_name: str) -> None:
     code = f"import sys, backends; backends.load({backend_name!r}); print(*sorted({others!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def test_a_backend_of_keras_that_the_user_set_does_not_count(backend_name) -> None:
+    """KERAS_BACKEND and keras.json may say anything; this project's Keras runs on TensorFlow."""
+    if backend_name != "keras":
+        pytest.skip("of Keras only")
+    code = "import backends; backends.load('keras'); import keras; print(keras.backend.backend())"
+    variables = {**os.environ, "KERAS_BACKEND": "numpy"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("tensorflow\n", "")
