@@ -114,7 +114,6 @@ def placement(spec: ExperimentSpec) -> AbstractContextManager:
     return tf.device(device) if spec.devices == 1 else make_strategy(device, spec.devices).scope()
 
 
-@functools.cache
 def placement_of(model: keras.Model) -> AbstractContextManager:
     """Return the context in which new variables are placed like those of a model: on its device, or a copy on each."""
     strategy = model.distribute_strategy
@@ -126,6 +125,7 @@ def device_of(model: keras.Model) -> str:
     return model.layers[-1].kernel.value.device
 
 
+@functools.cache
 def make_strategy(first: str, devices: int) -> tf.distribute.MirroredStrategy:
     """Return the strategy of data parallelism over so many devices of the kind of the first; there is one of each."""
     return tf.distribute.MirroredStrategy([first.replace("0", str(number)) for number in range(devices)])

@@ -1,7 +1,7 @@
-"""How fast an experiment runs, held against the chapter's tab, against ready batches and against the machine.
+"""Measure how fast an experiment runs, against the chapter's tab, ready batches and the machine's matrix products.
 
-A machine is never equally fast twice, so everything is measured in short slices, round after round, and every ratio
-is the median of the ratios within a round.
+A machine's speed varies over time. So everything is measured in short slices, round after round, and every ratio is
+the median over the rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -39,27 +39,29 @@ PRODUCT_SIDE = 2048
 PASSES = {"train": 3, "test": 1}
 
 Slice = Callable[[], tuple[int, float]]
-"""Does a piece of work; how much of it (images, or products), and in how many seconds."""
+"""A function that does a piece of work and returns its amount (images, or matrix products) and the seconds."""
 
 
 @dataclass
 class Case:
-    """One thing that is measured."""
+    """One job, done in one way and precision, with its measured rates."""
 
     job: str
-    """`train`, `test`, or `product`: a matrix product."""
+    """One of `train`, `test` and `product`, a matrix product."""
     way: str
-    """`tab`, `ours`, `ready` (ready batches), `input` (the input pipeline alone), or `product`."""
+    """One of `tab`, `ours`, `ready` (ours on ready batches), `input` (our input pipeline alone) and `product`."""
     precision: str
     rates: list[float] = field(default_factory=list)
-    """Images (products) a second, one a round."""
+    """Images (or products) per second, one value for each round."""
 
     @property
     def name(self) -> str:
+        """Job, way and precision, separated by spaces."""
         return f"{self.job} {self.way} {self.precision}"
 
     @property
     def rate(self) -> float:
+        """The median of the rates."""
         return statistics.median(self.rates)
 
 
@@ -76,20 +78,42 @@ class Result:
     cases: list[Case]
 
     def case(self, job: str, way: str, precision: str = "fp32") -> Case | None:
-        """The case of these, if it was measured."""
+        """Return the case of this job, way and precision, or None if it was not measured."""
         return next(
             (case for case in self.cases if (case.job, case.way, case.precision) == (job, way, precision)), None
         )
 
     def ratio(self, case: Case, way: str) -> float | None:
-        """How many times as fast `case` is as `way` does the same job, as the median over the rounds."""
+        """Return how many times as fast a case is as another way of doing the same job.
+
+        The ratio is the median over the rounds of rate(case) / rate(other). The tab is measured in fp32 only; other
+        ways are compared in the precision of the case.
+
+        Args:
+            case: The case.
+            way: The other way.
+
+        Returns:
+            The ratio; None if the other way was not measured, or is the case itself.
+        """
         other = self.case(case.job, way, "fp32" if way == "tab" else case.precision)
         if other is None or other is case:
             return None
         return statistics.median(one / two for one, two in zip(case.rates, other.rates, strict=True))
 
     def share_of_peak(self, case: Case) -> float | None:
-        """Which part of the rate of a large matrix product in the same framework and precision is reached."""
+        """Return the fraction of the arithmetic rate of a large matrix product in the same framework and precision.
+
+        With n = PRODUCT_SIDE it is the median over the rounds of
+
+            (images/s * flops * PASSES[job]) / (products/s * 2 * n^3)
+
+        Args:
+            case: The case.
+
+        Returns:
+            The fraction; None for the product itself, for input pipelines, and where no product was measured.
+        """
         product = self.case("product", "product", case.precision)
         if product is None or case.job not in PASSES or case.way == "input":
             return None
@@ -98,7 +122,7 @@ class Result:
         return statistics.median(images * work / (products * 2 * PRODUCT_SIDE**3) for images, products in pairs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return the measurements as plain values for JSON."""
         return {
             "image_size": self.image_size,
             "batch_size": self.batch_size,
@@ -122,9 +146,18 @@ class Result:
 
 
 def measure(slices: dict[str, Slice], repeats: int, watch: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Rates by name: every slice once for nothing, which compiles and fills caches, then `repeats` rounds of all.
+    """Measure the rates of slices, round after round.
 
-    Every second round goes backwards, so that no slice always follows the same one.
+    Every slice first runs once unmeasured, which compiles and fills caches. Every second round goes backwards, so that
+    no slice always follows the same one.
+
+    Args:
+        slices: The slices by name.
+        repeats: The number of rounds.
+        watch: Called with what is about to run.
+
+    Returns:
+        The rates of each slice, one for each round, in images (or products) per second.
     """
     names = list(slices)
     rates: dict[str, list[float]] = {name: [] for name in names}
@@ -148,9 +181,19 @@ def run(
     repeats: int,
     watch: Callable[[str], None] = lambda text: None,
 ) -> Result:
-    """Measure one image size and batch size; the images of `data` are one slice.
+    """Measure one image size and batch size.
 
-    spec: the tab's job (`common.bench.chapter.same_job`) with weights of its architecture.
+    Args:
+        backend: The backend.
+        tab: The process of the chapter's tab.
+        spec: The tab's job (`common.bench.chapter.same_job`) with weights of its architecture.
+        precisions: The precisions in which our code is measured; the tab has fp32 only.
+        data: The images of one slice.
+        repeats: The number of rounds.
+        watch: Called with what is about to run.
+
+    Returns:
+        The measurements.
     """
     assert spec.image_size is not None
     tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
@@ -169,7 +212,7 @@ def run(
 
 
 def our_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
-    """Training and evaluation by `common.training`, the same on ready batches, and a product."""
+    """Return slices of training and evaluation by `common.training`, both on ready batches, and a matrix product."""
     backend, spec, data = experiment.backend, experiment.spec, experiment.data
     model = backend.build_models(spec).fine_tune
     (phase,) = experiment.plan.phases
@@ -204,13 +247,14 @@ def our_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
 
 
 def input_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
-    """The input pipeline alone, up to batches as the framework takes them."""
+    """Return slices of the input pipeline alone, up to batches as the framework takes them."""
     data, epochs = experiment.data, itertools.count(1)
     product = experiment.backend.matmul_benchmark(experiment.spec, 8)
 
     def wait_for(made: Iterator[tuple[Any, Any]]) -> None:
         for images, _ in made:
-            # What computes an image beside this thread: JAX's and MXNet's arrays say so, a GPU works in order.
+            # Wait for arrays that are computed beside this thread: JAX's and MXNet's have a method for it. A GPU works
+            # in order, so that the product below waits for it.
             for name in {"block_until_ready", "wait_to_read"} & set(dir(images)):
                 getattr(images, name)()
         product()
@@ -225,7 +269,7 @@ def input_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
 
 
 def timed(do: Callable[[], None], count: int) -> Slice:
-    """`do` as a slice of `count` pieces."""
+    """Return a slice that does and times `do`, and counts it as `count` images or products."""
 
     def piece() -> tuple[int, float]:
         start = time.perf_counter()
@@ -242,11 +286,21 @@ def whole_job(
     data: ImageData,
     watch: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Seconds of a whole training of `spec.epochs` epochs with evaluations, by the chapter's code and by this project.
+    """Time a whole training with an evaluation after each epoch, by the chapter's code and by this project.
 
-    What is made once a run is part of it: networks, compiled steps, decoded images. For feature extraction the tab's
-    backbone is frozen as in the chapter's exercise, and `seconds_again` are those of a second training of ours, which
-    finds the features of the first.
+    What is made once a run counts too: networks, compiled steps, decoded images. For feature extraction the tab's
+    backbone is frozen, as in the chapter's exercise.
+
+    Args:
+        backend: The backend.
+        tab: The process of the chapter's tab.
+        spec: The experiment, with its number of epochs.
+        data: The images.
+        watch: Called with what is about to run.
+
+    Returns:
+        Plain values: `tab_seconds`, our `seconds`, `times_tab` = tab_seconds / seconds, and `seconds_again`, those of
+        a second training of ours that finds the features of the first, or None where no features are reused.
     """
     assert spec.image_size is not None
     watch(f"{spec.strategy}, {spec.epochs} epochs: the tab")
@@ -278,7 +332,7 @@ def whole_job(
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for weights, images and all that is cached from now on, deleted in the end."""
+    """Yield a temporary folder for weights and images, which is also the cache until it is deleted at the end."""
     before = os.environ.get("FINE_TUNING_CACHE")
     with tempfile.TemporaryDirectory(prefix="fine-tuning-bench-") as name:
         os.environ["FINE_TUNING_CACHE"] = name
@@ -291,7 +345,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def random_weights(folder: Path, spec: ExperimentSpec) -> Path:
-    """A source network of random numbers for `spec`: as fast as any other, and there without a network."""
+    """Write random weights of a source network for `spec`: as fast as any others, and they need no download."""
     architecture = resnet.architecture(spec.backend, spec.model)
     classes = tuple(f"class {index}" for index in range(resnet.SOURCE_CLASSES))
     own = sources.CAFFE if architecture == "resnet50_keras" else weights.Preprocessing()
@@ -303,8 +357,19 @@ def random_weights(folder: Path, spec: ExperimentSpec) -> Path:
 
 
 def link_images(data: ImageData, folder: Path, steps: int, batch_size: int) -> ImageData:
-    """Class folders with links to the first images of every class of `data`: `steps` full batches to train on, and
-    as many to test on, or as many as there are.
+    """Make class folders with links to images of `data`, spread evenly over its list, which is sorted by class.
+
+    Args:
+        data: The images.
+        folder: The folder that gets `train` and `test`.
+        steps: The number of full batches for training and for testing each; fewer where the images run out.
+        batch_size: Images of a batch.
+
+    Returns:
+        The linked images.
+
+    Raises:
+        UserError: There are fewer images than one batch.
     """
     for split, samples in (("train", data.train), ("test", data.test)):
         count = min(steps, len(samples) // batch_size) * batch_size
@@ -318,10 +383,11 @@ def link_images(data: ImageData, folder: Path, steps: int, batch_size: int) -> I
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """`count` of the samples, evenly over their list, which is sorted by class."""
+    """Return `count` of the samples, evenly spread over their list, which is sorted by class."""
     return [samples[index * len(samples) // count] for index in range(count)]
 
 
 def _words(name: str) -> tuple[str, str, str]:
+    """Return job, way and precision from the name of a slice."""
     job, way, precision = name.split(" ")
     return job, way, precision

@@ -102,3 +102,8 @@ class History:
     stopped_early: bool = False
     features: dict[str, int] | None = None
     """Number of images whose features were `computed` and were `read`; None where features were not reused."""
+
+    def add(self, metrics: EpochMetrics, validation: Predictions | None, test: Predictions) -> None:
+        """Add an epoch, whose model is kept unless another is chosen later."""
+        self.epochs.append(metrics)
+        self.kept_epoch, self.validation, self.test = metrics.epoch, validation, test

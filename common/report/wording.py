@@ -14,7 +14,7 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def verdict(group: Mapping[str, Any]) -> list[str]:
-    """Return what the runs on one data set show, in a few sentences; nothing within the noise is called a difference."""
+    """Return what the runs on one data set show, in sentences; nothing within the noise is called a difference."""
     if not group["series"]:
         return ["No run on this data is complete, so there is nothing to compare."]
     sentences = [*_of_strategies(group), *_of_frameworks(group)]

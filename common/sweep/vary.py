@@ -117,7 +117,7 @@ def parse_all(texts: Sequence[str]) -> tuple[Variable, ...]:
 
 
 def with_values(spec: ExperimentSpec, values: Mapping[str, Value]) -> ExperimentSpec:
-    """Return the spec with these values of the varied fields; it raises UserError for values that do not fit together."""
+    """Return the spec with these values of the varied fields; raise UserError where they do not fit together."""
     changes = {name: value for name, value in values.items() if "." not in name}
     stages = {name.split(".")[1]: value for name, value in values.items() if "." in name}
     if stages:

@@ -73,9 +73,12 @@ def fit(experiment: Experiment, model: Any) -> History:
             trained = train_epoch(experiment, trainer, batches, epoch, rate_factors(experiment, phase, past))
             if learner is not model:
                 backend.load_arrays(model, backend.to_arrays(learner))
-            validation, test = evaluate(experiment, learner, batches)
-            finish_epoch(experiment, history, phase.name, trained, (validation, test))
-            selection.see(epoch, validation, test, lambda: backend.to_arrays(model))
+            evaluated = evaluate(experiment, learner, batches)
+            metrics = epoch_metrics(experiment, epoch, phase.name, trained, evaluated)
+            check_finite(metrics, plan.spec)
+            history.add(metrics, *evaluated)
+            experiment.watch.on_epoch(metrics, evaluated[1])
+            selection.see(epoch, *evaluated, lambda: backend.to_arrays(model))
             if selection.patience_is_over and past + 1 < phase.epochs:
                 history.stopped_early = True
                 break
@@ -97,38 +100,34 @@ def rate_factors(experiment: Experiment, phase: Phase, past: int) -> list[float]
     ]
 
 
-def finish_epoch(
-    experiment: Experiment,
-    history: History,
-    phase: str,
-    trained: Trained,
-    evaluated: tuple[Predictions | None, Predictions],
-) -> None:
-    """Add an epoch to the history and tell the watch.
+def epoch_metrics(
+    experiment: Experiment, epoch: int, phase: str, trained: Trained, evaluated: tuple[Predictions | None, Predictions]
+) -> EpochMetrics:
+    """Put the metrics of an epoch together.
 
     Args:
         experiment: The experiment.
-        history: The history so far, which is changed in place.
-        phase: Name of the epoch's phase.
-        trained: The result of its training part.
-        evaluated: Predictions for the validation images (None without any) and for the test images.
+        epoch: Counted from 1.
+        phase: Name of the phase.
+        trained: The training part.
+        evaluated: Predictions of the validation images, if there are any, and of the test images.
 
-    Raises:
-        Diverged: A loss of the evaluation is NaN or infinite.
+    Returns:
+        The metrics.
     """
     validation, test = evaluated
-    epoch = len(history.epochs) + 1
-    metrics = EpochMetrics(
+    return EpochMetrics(
         epoch, phase, trained.loss, trained.accuracy, test.loss, test.accuracy, trained.seconds,
         experiment.plan.trained_images / trained.seconds, validation.loss if validation else None,
         validation.accuracy if validation else None,
     )  # fmt: skip
+
+
+def check_finite(metrics: EpochMetrics, spec: ExperimentSpec) -> None:
+    """Raise Diverged if a loss of the evaluation is NaN or infinite."""
     for name, value in (("validation", metrics.validation_loss), ("test", metrics.test_loss)):
         if value is not None and not math.isfinite(value):
-            raise Diverged(diverged(f"the {name} loss is {value} after epoch {epoch}", experiment.spec))
-    history.epochs.append(metrics)
-    history.kept_epoch, history.validation, history.test = epoch, validation, test
-    experiment.watch.on_epoch(metrics, test)
+            raise Diverged(diverged(f"the {name} loss is {value} after epoch {metrics.epoch}", spec))
 
 
 def diverged(what: str, spec: ExperimentSpec) -> str:

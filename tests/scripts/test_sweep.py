@@ -120,11 +120,11 @@ def test_the_choice_does_not_see_the_test_images(monkeypatch, small) -> None:
     """The trial that is best on the held-out images is chosen, though it is the worst on the test images."""
     accuracies = iter([0.2, 0.9, 0.4])
 
-    def fit_with(backend, model, spec, data, param_group, watch) -> History:
+    def fit_with(experiment, model) -> History:
         accuracy = next(accuracies)
         metrics = EpochMetrics(1, "everything", 0.1, 0.5, 0.1, 1 - accuracy, 1.0, 1.0, validation_accuracy=accuracy)
         predictions = Predictions(np.eye(2, dtype=np.float32), np.array([0, 1]))
-        watch.on_epoch(metrics, predictions)
+        experiment.watch.on_epoch(metrics, predictions)
         return History([metrics], test=predictions, validation=FixedAccuracy(accuracy))
 
     monkeypatch.setattr(loop, "fit", fit_with)
