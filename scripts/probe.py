@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.command import start, value_of
+from scripts.cli.command import start, value_of
 
 
 def backend_of(arguments: list[str]) -> str | None:
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     import backends
     from common.crosscheck import probe, scenarios
     from common.runs.experiment import load_data
-    from scripts.options import ProbeOptions
+    from scripts.cli.options import ProbeOptions
 
     options = tyro.cli(ProbeOptions, prog="python -m scripts.probe", args=arguments)
     spec = options.spec()

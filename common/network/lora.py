@@ -98,7 +98,7 @@ def merge(arrays: Mapping[str, NDArray[Any]], scale: float) -> dict[str, NDArray
         scale: alpha / rank.
 
     Returns:
-        Name -> array without adapters; the weights keep their dtype.
+        Name -> array, without adapters.
     """
     merged = {name: array for name, array in arrays.items() if not is_adapter(name)}
     for name in arrays:

@@ -31,8 +31,8 @@ def locate(spec: ExperimentSpec) -> Path | None:
         The file; None for the weights `none`, and for `imagenet`, which the backend's own model zoo loads.
 
     Raises:
-        UserError: There is no such file, it is not a .safetensors file, it cannot be downloaded, or these weights are
-            not made for the architecture.
+        UserError: There is no such file, it ends in .pth, .pt, .h5 or .params, it cannot be downloaded, or these
+            weights do not exist for the architecture.
     """
     architecture = resnet.architecture(spec.backend, spec.model)
     if spec.weights in ("none", "imagenet"):
@@ -101,7 +101,7 @@ def _read_once(path: Path, changed: int, size: int) -> Checkpoint:
         size: Its size in bytes, to the same end.
 
     Returns:
-        The checkpoint. Its arrays are shared by all callers and therefore read-only.
+        The checkpoint. Its arrays are shared by all callers, which must not change them.
     """
     return read(path)
 

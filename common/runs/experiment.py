@@ -93,7 +93,7 @@ def run(
     """Run one experiment and leave `record.json`, `predictions.npz` and `model.safetensors` in `folder`.
 
     The strategy `zero-shot` leaves no model, since it is the source's. Of several processes
-    (`common.devices.processes`) only the first writes, and only its `watch` is told anything.
+    (`common.devices.processes`) only the first writes and tells `watch` anything.
 
     A UserError for bad input is raised before anything is written. `common.training.loop.Diverged`, other RunErrors and
     KeyboardInterrupt pass through after the record was marked with them.

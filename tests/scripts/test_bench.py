@@ -11,7 +11,8 @@ import pytest
 import backends
 import scripts.bench
 from common.devices import precision
-from scripts import benching, command
+from scripts.bench import measurements
+from scripts.cli import command
 from tests.fake_backend import FakeBackend
 
 
@@ -41,7 +42,7 @@ class FakeTab:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
-    monkeypatch.setattr(benching, "ChapterProcess", FakeTab)
+    monkeypatch.setattr(measurements, "ChapterProcess", FakeTab)
     monkeypatch.setattr(command, "hand_over", lambda *arguments: None)
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(["amx_bf16"]))
     monkeypatch.chdir(tmp_path)

@@ -19,9 +19,10 @@ from common.data.folder import ImageData
 from common.runs.record import read_record
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
-from scripts import comparing, environments
-from scripts.comparing import Comparison
-from scripts.options import CompareOptions, RunOptions, as_arguments, parse, parse_strategies
+from scripts.cli.options import CompareOptions, RunOptions, as_arguments, parse, parse_strategies
+from scripts.compare import processes
+from scripts.compare.processes import Comparison
+from scripts.environments import definitions, use
 
 FAKE_RUN = (sys.executable, "-P", "-m", "tests.fake_run")
 
@@ -29,8 +30,8 @@ FAKE_RUN = (sys.executable, "-P", "-m", "tests.fake_run")
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Processes that need no framework, in an empty working folder; every environment is ready."""
-    monkeypatch.setattr(comparing, "RUN_COMMAND", FAKE_RUN)
-    monkeypatch.setattr(environments, "ready_python", lambda name, cuda=None: Path(sys.executable))
+    monkeypatch.setattr(processes, "RUN_COMMAND", FAKE_RUN)
+    monkeypatch.setattr(definitions, "ready_python", lambda name, cuda=None: Path(sys.executable))
     monkeypatch.chdir(tmp_path)
 
 
@@ -39,9 +40,9 @@ def arguments_for(data: ImageData, *more: str) -> list[str]:
     return [*small, "--output", "out", *more]
 
 
-def plan(arguments: list[str]) -> list[comparing.Run]:
+def plan(arguments: list[str]) -> list[processes.Run]:
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
-    return comparing.plan_runs(options, options.seeds or 3, arguments)
+    return processes.plan_runs(options, options.seeds or 3, arguments)
 
 
 def test_every_backend_strategy_and_seed_is_run_and_reported(pictures, capsys) -> None:
@@ -88,7 +89,7 @@ def test_a_failed_run_is_shown_and_the_others_go_on(pictures, capsys, monkeypatc
         "if 'jax' in sys.argv: sys.exit('error: no such thing')\n"
         "import runpy; runpy.run_module('tests.fake_run', run_name='__main__', alter_sys=True)"
     )
-    monkeypatch.setattr(comparing, "RUN_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "RUN_COMMAND", (sys.executable, "-c", program))
     arguments = arguments_for(pictures, "--backends", "jax", "mxnet", "--seeds", "1", "--strategy", "scratch")
     assert scripts.compare.main(arguments) == 1
     printed = capsys.readouterr().out
@@ -106,12 +107,12 @@ def test_a_missing_environment_is_built_and_one_that_cannot_be_fails_its_runs(pi
     def ensure(name: str) -> None:
         built.append(name)
         if name == "mxnet":
-            raise environments.InterpreterMissing("no Python 3.11 here")
+            raise definitions.InterpreterMissing("no Python 3.11 here")
         time.sleep(0.2)
         ready.add(name)
 
-    monkeypatch.setattr(environments, "ready_python", lambda name, cuda=None: sys.executable if name in ready else None)
-    monkeypatch.setattr(environments, "ensure", ensure)
+    monkeypatch.setattr(definitions, "ready_python", lambda name, cuda=None: sys.executable if name in ready else None)
+    monkeypatch.setattr(use, "ensure", ensure)
     runs = plan(arguments_for(pictures, "--seeds", "1", "--strategy", "scratch"))
     said = []
     Comparison(runs, 2, lambda run, text: said.append((run.spec.backend, text))).work()
@@ -127,7 +128,7 @@ def test_an_interrupted_comparison_ends_its_processes(pictures) -> None:
     runs = plan(arguments_for(pictures, "--seeds", "1", "--epochs", "5000", "--backends", "torch"))
     interrupted = threading.Event()
 
-    def on_change(run: comparing.Run, text: str) -> None:
+    def on_change(run: processes.Run, text: str) -> None:
         if run.steps_done and not interrupted.is_set():
             interrupted.set()
             _thread.interrupt_main()
@@ -143,15 +144,16 @@ def test_ctrl_c_on_a_terminal_marks_every_record(pictures) -> None:
     """The terminal tells the whole process group, and the comparison tells its processes once more."""
     program = (
         "import sys\nfrom pathlib import Path\n"
-        "import scripts.compare\nfrom scripts import command, comparing, environments\n"
-        f"comparing.RUN_COMMAND = {FAKE_RUN!r}\n"
-        "environments.ready_python = lambda name, cuda=None: Path(sys.executable)\n"
+        "import scripts.compare\nfrom scripts.cli import command\nfrom scripts.compare import processes\n"
+        "from scripts.environments import definitions\n"
+        f"processes.RUN_COMMAND = {FAKE_RUN!r}\n"
+        "definitions.ready_python = lambda name, cuda=None: Path(sys.executable)\n"
         "command.hand_over = lambda *arguments: None\n"
         "command.start('compare', scripts.compare.main)"
     )
     arguments = arguments_for(pictures, "--epochs", "5000", "--backends", "torch,jax", "--strategy", "scratch")
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], env=environments.project_variables(), start_new_session=True,
+        [sys.executable, "-c", program, *arguments], env=use.project_variables(), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     records = [Path(f"out/{backend}/scratch-seed0/record.json") for backend in ("torch", "jax")]
@@ -166,7 +168,7 @@ def test_an_early_failure_is_not_taken_for_an_earlier_run(pictures, monkeypatch:
     arguments = arguments_for(pictures, "--backends", "torch", "--seeds", "1", "--strategy", "scratch")
     assert scripts.compare.main(arguments) == 0
     program = "import sys\nprint('scratch: torch')\nsys.exit('error: no GPU')"
-    monkeypatch.setattr(comparing, "RUN_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "RUN_COMMAND", (sys.executable, "-c", program))
     assert scripts.compare.main([*arguments, "--overwrite"]) == 1
     assert "torch scratch, seed 0: no GPU" in capsys.readouterr().out
     assert not Path("out/torch/scratch-seed0/record.json").exists()
@@ -180,8 +182,8 @@ def test_a_folder_that_cannot_be_made_ends_it_before_anything_runs(pictures) -> 
 
 
 def test_a_build_that_breaks_ends_its_runs(pictures, monkeypatch) -> None:
-    monkeypatch.setattr(environments, "ready_python", lambda name, cuda=None: None)
-    monkeypatch.setattr(environments, "ensure", lambda name: 1 / 0)
+    monkeypatch.setattr(definitions, "ready_python", lambda name, cuda=None: None)
+    monkeypatch.setattr(use, "ensure", lambda name: 1 / 0)
     runs = plan(arguments_for(pictures, "--seeds", "1", "--backends", "torch"))
     Comparison(runs, 1, lambda run, text: None).work()
     assert [run.error for run in runs] == ["division by zero"] * 2
@@ -194,9 +196,9 @@ def test_backends_without_the_model_are_left_out(pictures) -> None:
 
 def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4}, raising=False)
-    assert [comparing.cores_of(job, 2) for job in range(2)] == [{0, 2, 4}, {1, 3}]
-    assert comparing.cores_of(0, 1) == {0, 1, 2, 3, 4}
-    assert comparing.cores_of(6, 8) == {1}
+    assert [processes.cores_of(job, 2) for job in range(2)] == [{0, 2, 4}, {1, 3}]
+    assert processes.cores_of(0, 1) == {0, 1, 2, 3, 4}
+    assert processes.cores_of(6, 8) == {1}
 
 
 def test_jobs_share_the_gpus(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,16 +214,16 @@ def test_a_run_on_several_devices_gets_as_many_gpus(pictures, monkeypatch: pytes
     runs = plan(arguments_for(pictures, "--seeds", "1", "--devices", "2"))
     of_jobs = [Comparison(runs, 3, print).variables(job)["CUDA_VISIBLE_DEVICES"] for job in range(3)]
     assert of_jobs == ["1,3", "5,7", "1,3"]
-    assert comparing.gpus_of(0, ["1"], 2) == ["1"]
+    assert processes.gpus_of(0, ["1"], 2) == ["1"]
 
 
 def test_without_a_number_of_jobs_there_is_one_a_gpu_or_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert comparing.default_jobs(1) == 3
-    assert comparing.default_jobs(2) == 1
+    assert processes.default_jobs(1) == 3
+    assert processes.default_jobs(2) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert comparing.default_jobs(1) == 2
-    assert comparing.default_jobs(4) == 1
+    assert processes.default_jobs(1) == 2
+    assert processes.default_jobs(4) == 1
 
 
 @pytest.mark.parametrize(

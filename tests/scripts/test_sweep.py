@@ -20,10 +20,11 @@ from common.runs.record import read_record
 from common.sweep import study as studies
 from common.sweep.study import Study
 from common.training import loop
-from scripts import command, environments, options
+from scripts.cli import command, options
+from scripts.environments import definitions
 from tests.fake_backend import FakeBackend
 
-ROOT = Path(scripts.sweep.__file__).parent.parent
+ROOT = Path(scripts.sweep.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Of its network it uses the head only; the rest takes a second to draw.
     monkeypatch.setattr(resnet, "initial_network", resnet.initial_head)
     monkeypatch.setattr(command, "hand_over", lambda *arguments: None)
-    monkeypatch.setattr(environments, "ready_python", lambda name: None)
+    monkeypatch.setattr(definitions, "ready_python", lambda name: None)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 
@@ -264,8 +265,9 @@ def slow(*arguments):
     time.sleep(float(sys.argv[1]))
     return whole(*arguments)
 loop.train_epoch = slow
-from scripts import environments, sweep
-environments.ready_python = lambda name: None
+from scripts import sweep
+from scripts.environments import definitions
+definitions.ready_python = lambda name: None
 sys.exit(sweep.main(sys.argv[2:]))
 """
 

@@ -17,9 +17,9 @@ from common.spec.experiment import ExperimentSpec
 from common.sweep.study import Result, Sampler, Study, held_out, run_trial
 from common.sweep.vary import Variable, with_values
 from common.system.errors import UserError
-from scripts import environments
-from scripts.display import RichWatch, console, describe_value, show_study
-from scripts.options import SweepOptions, given_fields, options_of, parse
+from scripts.cli.display import RichWatch, console, describe_value, show_study
+from scripts.cli.options import SweepOptions, given_fields, options_of, parse
+from scripts.environments import definitions, use
 
 DEFAULT_TRIALS = 20
 
@@ -141,12 +141,12 @@ def finish(study: Study, options: SweepOptions, bases: Mapping[str, ExperimentSp
         console.print(f"\nbest: trial {best.number}. With all training images, and tested:")
         console.print(f"python -m scripts.run {shlex.join(arguments)}", soft_wrap=True)
     # Only the tools have matplotlib; they are not built for a picture alone.
-    python, again = environments.ready_python("tools"), f"python -m scripts.sweep --show {shlex.quote(str(study.file))}"
+    python, again = definitions.ready_python("tools"), f"python -m scripts.sweep --show {shlex.quote(str(study.file))}"
     if python is None:
         console.print(f"\nas a picture: {again}", soft_wrap=True)
         return
     picture = [str(python), "-P", "-m", "scripts.sweep", "--show", str(study.file)]
-    drawn = subprocess.run(picture, env=environments.project_variables(), capture_output=True, text=True, check=False)
+    drawn = subprocess.run(picture, env=use.project_variables(), capture_output=True, text=True, check=False)
     shown = f"picture: {picture_of(study.file)}" if drawn.returncode == 0 else f"no picture: {drawn.stderr.strip()}"
     console.print(f"\n{shown}", soft_wrap=True)
 

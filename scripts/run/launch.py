@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from common.devices import processes
 from common.system.errors import RunError, UserError
-from scripts.environments import project_variables, say
+from scripts.environments.definitions import say
+from scripts.environments.use import project_variables
 
 if TYPE_CHECKING:
-    from scripts.options import RunOptions
+    from scripts.cli.options import RunOptions
 
 # Set for the processes that `launch` starts: the file they leave their message in is one that it reads.
 LAUNCHED = "FINE_TUNING_LAUNCHED"

@@ -13,8 +13,8 @@ import tyro
 from common.spec.experiment import ExperimentSpec, Strategy
 from common.spec.presets import load_preset, preset_names, read_preset
 from common.system.errors import UserError
-from scripts import help_pages
-from scripts.command import value_of, wants_help
+from scripts.cli import help_pages
+from scripts.cli.command import value_of, wants_help
 
 IMPLICIT_PRESET = "demo"
 # Characters of the data's name in that of a folder.

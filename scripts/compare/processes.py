@@ -28,9 +28,9 @@ from common.runs.output import check_output
 from common.runs.record import PREDICTIONS, RECORD, RunRecord, read_record
 from common.spec.experiment import ExperimentSpec, backends_with
 from common.system.errors import UserError
-from scripts import environments
-from scripts.display import console
-from scripts.options import CompareOptions, as_arguments, given_fields, parse_strategies
+from scripts.cli.display import console
+from scripts.cli.options import CompareOptions, as_arguments, given_fields, parse_strategies
+from scripts.environments import definitions, use
 
 LOG = "log.txt"
 # A run that is told to end finishes its step first, and marks its record.
@@ -161,7 +161,7 @@ class Comparison:
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.stopped = False
         for backend in {run.spec.backend for run in self.runs if run.state != "done"}:
-            self.builds[backend] = "ready" if environments.ready_python(backend) else "waiting"
+            self.builds[backend] = "ready" if definitions.ready_python(backend) else "waiting"
 
     def work(self) -> None:
         """Build what is missing, run what is not done; returns when every run is done or failed."""
@@ -201,7 +201,7 @@ class Comparison:
                 continue
             self.say_of(backend, "building")
             try:
-                environments.ensure(backend)
+                use.ensure(backend)
             except Exception as error:  # whatever it is, the runs that wait for it must end
                 self.say_of(backend, str(error) or type(error).__name__)
             else:
@@ -282,7 +282,7 @@ class Comparison:
 
     def variables(self, job: int) -> dict[str, str]:
         """The environment variables of a job's processes."""
-        variables = {**environments.project_variables(), "PYTHONUNBUFFERED": "1"}
+        variables = {**use.project_variables(), "PYTHONUNBUFFERED": "1"}
         if self.jobs > 1:
             # Threads that wait for work must not take the cores of the other jobs.
             variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")

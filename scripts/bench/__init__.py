@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scripts.command import start, value_of
+from scripts.cli.command import value_of
 
 
 def backend_of(arguments: list[str]) -> str | None:
     """The backend named in the arguments; torch without; None where only help is wanted."""
-    from scripts.command import wants_help
+    from scripts.cli.command import wants_help
 
     return None if wants_help(arguments) else value_of(arguments, "--backend") or "torch"
 
@@ -16,20 +16,16 @@ def main(arguments: list[str]) -> int:
     """Measure, show the table, write the JSON file; return the exit code."""
     import tyro
 
-    from scripts.options import BenchOptions
+    from scripts.cli.options import BenchOptions
 
     options = tyro.cli(BenchOptions, prog="python -m scripts.bench", args=arguments)
     import json
 
     from common.system.files import write_atomically
-    from scripts.benching import measure
-    from scripts.display import console
+    from scripts.bench.measurements import measure
+    from scripts.cli.display import console
 
     found = measure(options)
     write_atomically(options.output, (json.dumps(found, indent=2) + "\n").encode())
     console.print(f"\n{options.output}", style="dim")
     return 0
-
-
-if __name__ == "__main__":
-    start("bench", main, backend_of)

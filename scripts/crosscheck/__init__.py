@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scripts.command import start
-
 
 def main(arguments: list[str]) -> int:
     """Run the probes, compare them, show and write the table; return 1 if a check failed."""
@@ -11,8 +9,8 @@ def main(arguments: list[str]) -> int:
 
     from common.crosscheck import compare, probe, scenarios
     from common.crosscheck.scenarios import YARDSTICK_BACKEND
-    from scripts.crosschecking import find_backends, run_probe, show, write_json
-    from scripts.options import CrosscheckOptions
+    from scripts.cli.options import CrosscheckOptions
+    from scripts.crosscheck.probes import find_backends, run_probe, show, write_json
 
     options = tyro.cli(CrosscheckOptions, prog="python -m scripts.crosscheck", args=arguments)
     names = find_backends(options.backends)
@@ -26,7 +24,3 @@ def main(arguments: list[str]) -> int:
     show(checks, probes)
     write_json(options.output / "crosscheck.json", options, checks, probes)
     return 0 if all(check.passed for check in checks) else 1
-
-
-if __name__ == "__main__":
-    start("crosscheck", main)

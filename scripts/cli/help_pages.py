@@ -16,7 +16,7 @@ from common.spec.experiment import ExperimentSpec
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from scripts.options import SpecOptions
+    from scripts.cli.options import SpecOptions
 
 HELP_ALL = "--help-all"
 ESSENTIALS = (

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from scripts.comparing import LOG, Run
-from scripts.display import console
+from scripts.cli.display import console
+from scripts.compare.processes import LOG, Run
 
 
 class ComparisonView:

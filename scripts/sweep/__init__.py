@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from scripts.command import backend_wanted, start, value_of
+from scripts.cli.command import backend_wanted, value_of
 
 
 def main(arguments: list[str]) -> int:
     """Run the trials that are still to be run, or show a study; return the exit code."""
-    from scripts.options import SweepOptions, parse
+    from scripts.cli.options import SweepOptions, parse
 
     options = parse(SweepOptions, "sweep", arguments)
     from pathlib import Path
 
     from common.sweep import vary
     from common.sweep.study import Study
-    from scripts import sweeping
-    from scripts.display import console
+    from scripts.cli.display import console
+    from scripts.sweep import trials
 
     if options.show is not None:
-        sweeping.show(options.show)
+        trials.show(options.show)
         return 0
     variables = vary.parse_all(options.vary)
-    sampler, trials = sweeping.find_plan(options, variables)
-    bases = sweeping.find_bases(options, variables, arguments)
-    sweeping.check(bases, variables)
+    sampler, count = trials.find_plan(options, variables)
+    bases = trials.find_bases(options, variables, arguments)
+    trials.check(bases, variables)
     names = "-".join(variable.name for variable in variables)
     file = options.study or Path("runs", f"sweep-{options.preset}-{options.spec.backend}-{names}.journal")
     study = Study.create(file, bases, variables)
     console.print(f"study {file}; the same command continues it", style="dim", soft_wrap=True)
-    sweeping.run_trials(study, bases, sampler, trials, options.pruner, arguments)
-    sweeping.finish(study, options, bases)
+    trials.run_trials(study, bases, sampler, count, options.pruner, arguments)
+    trials.finish(study, options, bases)
     return 0
 
 
 def environment_wanted(arguments: list[str]) -> str | None:
     """The backend of the trials; None to show a study, which takes the tools' matplotlib."""
     return backend_wanted(arguments) if value_of(arguments, "--show") is None else None
-
-
-if __name__ == "__main__":
-    start("sweep", main, environment_wanted)

@@ -11,7 +11,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from scripts.environments import EnvironmentFailed, check_python_version, hand_over, say
+from scripts.environments.definitions import EnvironmentFailed, check_python_version, say
+from scripts.environments.use import hand_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ def start_with(
         sys.exit(1)
     hand_over(command, backend, arguments)
     from common.system.errors import RunError, UserError
-    from scripts.launching import tell
+    from scripts.run.launch import tell
 
     interrupt_once()
     try:

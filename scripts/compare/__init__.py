@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.command import start, value_of
+from scripts.cli.command import value_of
 
 if TYPE_CHECKING:
     from common.runs.record import RunRecord
-    from scripts.options import CompareOptions
+    from scripts.cli.options import CompareOptions
 
 
 DEFAULT_SEEDS = 3
@@ -21,7 +21,7 @@ DEFAULT_SEEDS = 3
 
 def main(arguments: list[str]) -> int:
     """Run what is not done, make the report; return 1 if a run failed."""
-    from scripts.options import CompareOptions, parse_strategies
+    from scripts.cli.options import CompareOptions, parse_strategies
 
     arguments = with_backend(arguments)
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> int:
     from common.runs.output import reserved
     from common.spec.presets import read_preset
     from common.system.errors import UserError
-    from scripts import comparing
-    from scripts.comparison_view import ComparisonView
+    from scripts.compare import processes
+    from scripts.compare.view import ComparisonView
 
     if value_of(arguments, "--crosscheck") is not None or options.crosscheck.is_file():
         # Before hours of training, not after.
@@ -42,14 +42,14 @@ def main(arguments: list[str]) -> int:
     seeds = options.seeds
     if seeds is None:
         seeds = read_preset(options.preset).get("seeds", DEFAULT_SEEDS)
-    jobs = comparing.default_jobs(options.spec.devices) if options.jobs is None else options.jobs
+    jobs = processes.default_jobs(options.spec.devices) if options.jobs is None else options.jobs
     if seeds < 1 or jobs < 1:
         raise UserError("--seeds and --jobs: expected at least 1")
-    runs = comparing.plan_runs(options, seeds, arguments)
+    runs = processes.plan_runs(options, seeds, arguments)
     with reserved(options.output):
         with ComparisonView(runs) as view:
-            comparing.Comparison(runs, jobs, view.on_change).work()
-        records = comparing.records_of(runs)
+            processes.Comparison(runs, jobs, view.on_change).work()
+        records = processes.records_of(runs)
         failed = {run.label: run.error for run in runs if run.state == "failed"}
         if records:
             write_report(records, options.output, options.crosscheck, arguments[:-2], failed)
@@ -89,7 +89,7 @@ def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> i
     from common.runs.output import reserved
     from common.runs.record import find_records, read_record
     from common.system.errors import UserError
-    from scripts.display import console
+    from scripts.cli.display import console
 
     records = {}
     for path in find_records(paths):
@@ -111,14 +111,10 @@ def write_report(
 ) -> None:
     """Print the table and write the page."""
     from common import report
-    from scripts.display import console, show_comparison
+    from scripts.cli.display import console, show_comparison
 
     show_comparison({str(path): record for path, record in records.items()}, console)
     command = ["python", "-m", "scripts.compare", *arguments]
     written = report.build(records, output, crosscheck if crosscheck.is_file() else None, command, failed)
     console.print(f"\nThe page: {written['html']}", style="bold", soft_wrap=True)
     console.print(f"the same as text and data: {written['md']}, {written['json']}", style="dim", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    start("compare", main)

@@ -18,8 +18,8 @@ from common.runs.description import describe_machine
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.system.machine import peak_memory
-from scripts.display import console, make_table
-from scripts.options import BenchOptions
+from scripts.cli.display import console, make_table
+from scripts.cli.options import BenchOptions
 
 if TYPE_CHECKING:
     from common.contract.backend import Backend

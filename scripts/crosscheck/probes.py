@@ -19,9 +19,10 @@ from common.crosscheck.compare import Check, Probe
 from common.crosscheck.scenarios import YARDSTICK_BACKEND
 from common.system.errors import RunError, UserError
 from common.system.files import write_atomically
-from scripts.display import console
-from scripts.environments import project_variables, ready_python
-from scripts.options import CrosscheckOptions
+from scripts.cli.display import console
+from scripts.cli.options import CrosscheckOptions
+from scripts.environments.definitions import ready_python
+from scripts.environments.use import project_variables
 
 
 def find_backends(wanted: tuple[str, ...]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Building one of the environments of `scripts/environments.py`: a Python for it, venv or virtualenv, pip, a lock.
+"""Building one of the environments: a Python for it, venv or virtualenv, pip, a lock.
 
-Apart from `scripts.environments`, which imports it only when something is to be built. The standard library only.
+`scripts.environments.use` imports this only when something is to be built. The standard library only.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from scripts import environments
-from scripts.environments import ENVIRONMENTS, EnvironmentFailed, InterpreterMissing, dotted, say
+from scripts.environments import definitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,30 +32,30 @@ def build(name: str, cuda: bool) -> Path:
     Raises EnvironmentFailed (or whatever else stopped it, such as KeyboardInterrupt), and then leaves nothing that
     looks ready.
     """
-    interpreter, packages = find_interpreter(name), environments.requirements(name, cuda)
-    folder, started = environments.environment_folder(name), time.monotonic()
+    interpreter, packages = find_interpreter(name), definitions.requirements(name, cuda)
+    folder, started = definitions.environment_folder(name), time.monotonic()
     _announce(name, cuda)
     try:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
         # Not a complete stamp: it only keeps the choice of the variant over a build that fails.
-        environments.write_stamp(name, {"cuda": cuda})
+        definitions.write_stamp(name, {"cuda": cuda})
         _create(interpreter, folder)
         _install(name, packages)
-        environments.write_stamp(name, environments.make_stamp(name, cuda))
+        definitions.write_stamp(name, definitions.make_stamp(name, cuda))
     except BaseException:
         _discard(name, cuda)
         raise
-    say(f"The {name} environment is ready after {time.monotonic() - started:.0f} seconds.")
-    return environments.environment_python(name)
+    definitions.say(f"The {name} environment is ready after {time.monotonic() - started:.0f} seconds.")
+    return definitions.environment_python(name)
 
 
 def _announce(name: str, cuda: bool) -> None:
-    environment, folder = ENVIRONMENTS[name], environments.environment_folder(name)
-    extended = environments.requirements(name, cuda) != environments.requirements(name)
-    free = shutil.disk_usage(environments.ROOT).free / 1e9
-    say(
+    environment, folder = definitions.ENVIRONMENTS[name], definitions.environment_folder(name)
+    extended = definitions.requirements(name, cuda) != definitions.requirements(name)
+    free = shutil.disk_usage(definitions.ROOT).free / 1e9
+    definitions.say(
         f"Building the {name} environment in {folder}: {environment.contents}{' (CUDA variant)' if extended else ''}. "
         f"It takes about {environment.size}{', plus several GB of CUDA libraries,' if extended else ''} on disk, where "
         f"{free:.0f} GB are free. This happens once; the next start needs no network."
@@ -66,11 +65,11 @@ def _announce(name: str, cuda: bool) -> None:
 def _discard(name: str, cuda: bool) -> None:
     """Remove what a failed build left, but for the choice of the CUDA variant; keeps quiet about further trouble."""
     with suppress(OSError):
-        environments.stamp_file(name).unlink(missing_ok=True)
-        shutil.rmtree(environments.environment_folder(name), ignore_errors=True)
+        definitions.stamp_file(name).unlink(missing_ok=True)
+        shutil.rmtree(definitions.environment_folder(name), ignore_errors=True)
         if cuda:
-            environments.environment_folder(name).mkdir(exist_ok=True)
-            environments.write_stamp(name, {"cuda": cuda})
+            definitions.environment_folder(name).mkdir(exist_ok=True)
+            definitions.write_stamp(name, {"cuda": cuda})
 
 
 def find_interpreter(name: str) -> list[str]:
@@ -78,16 +77,16 @@ def find_interpreter(name: str) -> list[str]:
 
     Raises InterpreterMissing if there is none.
     """
-    newest = ENVIRONMENTS[name].newest_python
+    newest = definitions.ENVIRONMENTS[name].newest_python
     if newest is None or sys.version_info[:2] <= newest:
         return [sys.executable]
-    for command in _candidates(dotted(newest)):
-        if _output([*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]) == dotted(newest):
+    for command in _candidates(definitions.dotted(newest)):
+        if _output([*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]) == definitions.dotted(newest):
             return command
-    raise InterpreterMissing(
-        f"the {name} environment needs Python {dotted(newest)}: {ENVIRONMENTS[name].contents} runs on no newer one, "
-        f"and this is {dotted(sys.version_info[:2])}. No python{dotted(newest)} was found on PATH or in pyenv. "
-        f"Install one, such as with `pyenv install {dotted(newest)}`, and run the command again."
+    raise definitions.InterpreterMissing(
+        f"the {name} environment needs Python {definitions.dotted(newest)}: {definitions.ENVIRONMENTS[name].contents} runs on no newer one, "
+        f"and this is {definitions.dotted(sys.version_info[:2])}. No python{definitions.dotted(newest)} was found on PATH or in pyenv. "
+        f"Install one, such as with `pyenv install {definitions.dotted(newest)}`, and run the command again."
     )
 
 
@@ -119,7 +118,7 @@ def _create(interpreter: Sequence[str], folder: Path) -> None:
             command = [*interpreter, "-m", "virtualenv", "--quiet", str(folder)]
             _run(command, "creating the environment", {"PYTHONPATH": fetched})
     else:
-        raise EnvironmentFailed(
+        raise definitions.EnvironmentFailed(
             f"{' '.join(interpreter)} can create no environment: it has neither venv (with ensurepip) nor pip. "
             "On Debian and Ubuntu this mends it: sudo apt install python3-venv"
         )
@@ -127,12 +126,12 @@ def _create(interpreter: Sequence[str], folder: Path) -> None:
 
 def _install(name: str, packages: Iterable[str]) -> None:
     """Let pip install `packages` into environment `name`, with its progress on stderr and its log kept on failure."""
-    log = environments.environment_folder(name).with_suffix(".log")
+    log = definitions.environment_folder(name).with_suffix(".log")
     log.unlink(missing_ok=True)
     try:
-        _run([str(environments.environment_python(name)), *PIP_INSTALL, "--log", str(log), *packages], "pip")
-    except EnvironmentFailed as failed:
-        raise EnvironmentFailed(
+        _run([str(definitions.environment_python(name)), *PIP_INSTALL, "--log", str(log), *packages], "pip")
+    except definitions.EnvironmentFailed as failed:
+        raise definitions.EnvironmentFailed(
             f"the {name} environment was not built: pip could not install its packages. The end of its log, {log}:\n"
             f"{_tail_of_log(log)}\nMend the cause (no network, a full disk, a Python without wheels) and run the same "
             f"command again, or build it alone: python3 noxfile.py -s environment-{name}"
@@ -157,7 +156,7 @@ def _run(command: Sequence[str], what: str, variables: Mapping[str, str] | None 
         command, env={**_plain_variables(), **(variables or {})}, stdin=subprocess.DEVNULL, stdout=2, check=False
     )
     if result.returncode != 0:
-        raise EnvironmentFailed(f"{what} failed with exit code {result.returncode}: {' '.join(command)}")
+        raise definitions.EnvironmentFailed(f"{what} failed with exit code {result.returncode}: {' '.join(command)}")
 
 
 def _output(command: Sequence[str]) -> str:
@@ -181,9 +180,9 @@ def _plain_variables() -> dict[str, str]:
 @contextmanager
 def build_lock(name: str) -> Iterator[None]:
     """Let one process at a time build environment `name`; the system frees the lock of a process that died."""
-    with environments.environment_folder(name).with_suffix(".lock").open("a+b") as file:
+    with definitions.environment_folder(name).with_suffix(".lock").open("a+b") as file:
         if not _try_lock(file):
-            say(f"Another process is building the {name} environment; waiting for it.")
+            definitions.say(f"Another process is building the {name} environment; waiting for it.")
             while not _try_lock(file):
                 time.sleep(0.2)
         yield

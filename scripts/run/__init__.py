@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from scripts.command import backend_wanted, start, value_of
+from scripts.cli.command import backend_wanted as backend_wanted
+from scripts.cli.command import value_of
 
 
 def main(arguments: list[str]) -> int:
     """Run the strategies asked for, one record each; return the exit code."""
-    from scripts.options import RunOptions, given_fields, parse_strategies, run_name
+    from scripts.cli.options import RunOptions, given_fields, parse_strategies, run_name
 
     # Before the imports below, which --help need not wait for.
     runs = parse_strategies(RunOptions, "run", arguments)
@@ -18,8 +19,8 @@ def main(arguments: list[str]) -> int:
     from common.runs import experiment
     from common.runs.output import check_output, free_folder
     from common.runs.record import RECORD, RunRecord
-    from scripts import launching
-    from scripts.display import JsonWatch, RichWatch, console, show_presets, show_runs
+    from scripts.cli.display import JsonWatch, RichWatch, console, show_presets, show_runs
+    from scripts.run import launch
 
     if runs[0].list_presets:
         show_presets()
@@ -27,14 +28,14 @@ def main(arguments: list[str]) -> int:
     preset = runs[0].preset
     output = runs[0].output or free_folder(Path("runs"), run_name(runs[0]))
     folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
-    launching.check(runs[0])
-    launching.join(runs[0])
+    launch.check(runs[0])
+    launch.join(runs[0])
     # The first process of the first machine writes, and speaks for all.
     if processes.world().leads and runs[0].machine == 0:
         for run, folder in zip(runs, folders, strict=True):
             check_output(run.spec, folder, run.overwrite)
-    if launching.wants_processes(runs[0]):
-        return launching.launch(runs[0], arguments)
+    if launch.wants_processes(runs[0]):
+        return launch.launch(runs[0], arguments)
     console.quiet = not processes.world().leads
     if value_of(arguments, "--preset") is None:
         data = runs[0].spec.data
@@ -52,7 +53,3 @@ def main(arguments: list[str]) -> int:
             records[str(folder / RECORD)] = experiment.run(spec, folder, watch, backends.load, request)
     show_runs(records)
     return 0
-
-
-if __name__ == "__main__":
-    start("run", main, backend_wanted)

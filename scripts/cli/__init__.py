@@ -1,0 +1,1 @@
+"""What every command shares: its start and end, options, help and display."""
