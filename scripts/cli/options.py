@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
@@ -262,19 +263,27 @@ def name_of_data(options: SpecOptions) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.")[:LONGEST_NAME] or options.preset
 
 
-def options_of(preset: str, spec: ExperimentSpec) -> list[str]:
-    """The options with which `scripts.run` repeats an experiment, on all training images unless it needs some to
-    choose an epoch by."""
-    base = {**flat(load_preset(preset, spec.strategy)), "strategy": None, "backend": None}
-    # The classes come from the data.
-    left_out = ["classes"] if spec.early_stopping or spec.keep == "best" else ["classes", "validation"]
+def options_of(
+    spec: ExperimentSpec, preset: str, always: Collection[str] = (), left_out: Collection[str] = ()
+) -> list[str]:
+    """Return the shortest options that give a spec from a preset.
+
+    Args:
+        spec: The experiment.
+        preset: The preset to start from.
+        always: Fields that are named even where they are the preset's; backend and strategy always are.
+        left_out: Fields that are not named.
+    """
+    base = {**flat(load_preset(preset, spec.strategy)), **dict.fromkeys(("backend", "strategy", *always))}
     options = ["--preset", preset]
     for name, value in flat(spec).items():
-        if value != base[name] and name not in left_out:
-            option = name.replace("_", "-")
-            on_off = f"--{option}" if value else f"--no-{option}"
-            values = value if isinstance(value, list | tuple) else [value]
-            options += [on_off] if isinstance(value, bool) else [f"--{option}", *map(str, values)]
+        if value == base[name] or name in left_out:
+            continue
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            options += [f"--{option}", *map(str, value if isinstance(value, list | tuple) else [value])]
     return options
 
 
@@ -302,22 +311,3 @@ def parse_strategies(kind: type[Options], command: str, arguments: list[str]) ->
         return [first]
     strategies = read_preset(first.preset).get("strategies", [first.spec.strategy])
     return [parse(kind, command, arguments, strategy) for strategy in strategies]
-
-
-def as_arguments(spec: ExperimentSpec, preset: str) -> list[str]:
-    """The shortest options that give `spec` from `preset`, backend, strategy and seed always among them."""
-    base = {**load_preset(preset, spec.strategy).to_dict(), "backend": None, "strategy": None, "seed": None}
-    arguments = ["--preset", preset]
-    for name, value in spec.to_dict().items():
-        if isinstance(value, dict):
-            pairs = {f"{name}.{key}": part for key, part in value.items() if part != base[name][key]}
-        else:
-            pairs = {name: value} if value != base[name] else {}
-        for key, part in pairs.items():
-            option = key.replace("_", "-")
-            if isinstance(part, bool):
-                arguments.append(f"--{option}" if part else f"--no-{option}")
-            else:
-                parts = part if isinstance(part, list | tuple) else [part]
-                arguments += [f"--{option}", *map(str, parts)]
-    return arguments

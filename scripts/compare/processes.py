@@ -29,7 +29,7 @@ from common.runs.record import PREDICTIONS, RECORD, RunRecord, read_record
 from common.spec.experiment import ExperimentSpec, backends_with
 from common.system.errors import UserError
 from scripts.cli.display import console
-from scripts.cli.options import CompareOptions, as_arguments, given_fields, parse_strategies
+from scripts.cli.options import CompareOptions, given_fields, options_of, parse_strategies
 from scripts.environments import definitions, use
 
 LOG = "log.txt"
@@ -119,7 +119,7 @@ def plan_run(options: CompareOptions, plan: Plan) -> Run:
     assert options.output is not None
     folder = options.output / spec.backend / f"{spec.strategy}-seed{spec.seed}"
     check_output(spec, folder, overwrite=True)
-    arguments = [*as_arguments(spec, options.preset), "--output", str(folder)]
+    arguments = [*options_of(spec, options.preset, always=["seed"]), "--output", str(folder)]
     return Run(spec, folder, [*arguments, *(["--tensorboard"] if options.tensorboard else [])], plan.batches)
 
 

@@ -137,7 +137,10 @@ def finish(study: Study, options: SweepOptions, bases: Mapping[str, ExperimentSp
     best = study.best()
     if best is not None:
         base = bases[str(best.values["strategy"])] if "strategy" in best.values else next(iter(bases.values()))
-        arguments = options_of(options.preset, with_values(base, best.values))
+        spec = with_values(base, best.values)
+        # The classes come from the data; images are held back only where an epoch is chosen by them.
+        left_out = ["classes"] if spec.early_stopping or spec.keep == "best" else ["classes", "validation"]
+        arguments = options_of(spec, options.preset, left_out=left_out)
         console.print(f"\nbest: trial {best.number}. With all training images, and tested:")
         console.print(f"python -m scripts.run {shlex.join(arguments)}", soft_wrap=True)
     # Only the tools have matplotlib; they are not built for a picture alone.

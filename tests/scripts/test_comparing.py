@@ -19,7 +19,7 @@ from common.data.folder import ImageData
 from common.runs.record import read_record
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
-from scripts.cli.options import CompareOptions, RunOptions, as_arguments, parse, parse_strategies
+from scripts.cli.options import CompareOptions, RunOptions, options_of, parse, parse_strategies
 from scripts.compare import processes
 from scripts.compare.processes import Comparison
 from scripts.environments import definitions, use
@@ -249,4 +249,4 @@ def test_arguments_give_the_spec_back() -> None:
     )
     spec = spec.replace(stage_multiples=type(spec.stage_multiples)(stem=0.0, layer4=0.5))
     for preset in ("demo", "d2l"):
-        assert parse(RunOptions, "run", as_arguments(spec, preset), "scratch").spec == spec
+        assert parse(RunOptions, "run", options_of(spec, preset, always=["seed"]), "scratch").spec == spec
