@@ -71,9 +71,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session(name="tests-common", venv_backend="none")
 def tests_common(session: nox.Session) -> None:
-    """Test what knows no framework."""
-    command = ["-m", "pytest", *IN_PARALLEL, "tests/common", "tests/scripts", "tests/browser", *session.posargs]
+    """Test what knows no framework, and run the examples in its docstrings."""
+    folders = ("tests/test_layout.py", "tests/common", "tests/scripts", "tests/browser")
+    command = ["-m", "pytest", *IN_PARALLEL, *folders, *session.posargs]
     session.run(python_of(session, "tools"), *command, external=True)
+    if not session.posargs:
+        examples = ["-m", "pytest", "-q", "--doctest-modules", "common", "--ignore-glob=*/__main__.py"]
+        session.run(python_of(session, "tools"), *examples, external=True)
 
 
 @nox.session(name="crosscheck-short", venv_backend="none")

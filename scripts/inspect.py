@@ -6,7 +6,7 @@ from scripts.cli.command import backend_wanted, start
 
 
 def main(arguments: list[str]) -> int:
-    """Print the tables; return the exit code."""
+    """Print the tables, or JSON with --json, and return the exit code."""
     from scripts.cli.options import InspectOptions, parse
 
     options = parse(InspectOptions, "inspect", arguments)

@@ -1,4 +1,4 @@
-"""One backend's part of crosscheck: write a probe file."""
+"""Write the probe file of one backend, its part of `scripts.crosscheck`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from scripts.cli.command import start, value_of
 
 
 def backend_of(arguments: list[str]) -> str | None:
-    """The backend named in the arguments."""
+    """Return the backend that --backend names, or None without that option."""
     return value_of(arguments, "--backend")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the probe; return the exit code."""
+    """Write the probe and return the exit code."""
     import tyro
 
     import backends

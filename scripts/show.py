@@ -1,4 +1,4 @@
-"""Show the data: a grid of the first images of the first class and the last of the last class, as a PNG file."""
+"""Show the data: write the first images of the first class and the last of the last class as one PNG file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ COLUMNS = 8
 
 
 def main(arguments: list[str]) -> int:
-    """Write the picture; return the exit code."""
+    """Write the picture, print the sizes and classes of the data, and return the exit code."""
     from scripts.cli.options import ShowOptions, parse
 
     options = parse(ShowOptions, "show", arguments)

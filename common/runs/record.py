@@ -23,7 +23,7 @@ Status = Literal["running", "complete", "interrupted", "diverged", "failed"]
 
 @dataclass
 class RunRecord:
-    """The content of `record.json`; `common/record.schema.json` describes every field."""
+    """The content of `record.json`; `record.schema.json` beside this module describes every field."""
 
     spec: ExperimentSpec
     status: Status = "running"

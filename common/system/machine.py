@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import datetime
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from common.system.errors import UserError
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use; all of the machine where the system does not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def gibibytes(variable: str, default: float) -> int:
@@ -72,13 +73,8 @@ def without_messages() -> Iterator[None]:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held in main memory so far; 0 on Windows, which is not asked."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Return the most bytes that this process has held in main memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def now() -> str:

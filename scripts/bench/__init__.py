@@ -6,14 +6,14 @@ from scripts.cli.command import value_of
 
 
 def backend_of(arguments: list[str]) -> str | None:
-    """The backend named in the arguments; torch without; None where only help is wanted."""
+    """Return the backend that --backend names (torch by default), or None where only help is wanted."""
     from scripts.cli.command import wants_help
 
     return None if wants_help(arguments) else value_of(arguments, "--backend") or "torch"
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, show the table, write the JSON file; return the exit code."""
+    """Measure, print the tables, write the JSON file, and return the exit code."""
     import tyro
 
     from scripts.cli.options import BenchOptions

@@ -1,4 +1,4 @@
-"""`python -m scripts.bench`."""
+"""Entry point of `python -m scripts.bench`."""
 
 from scripts.bench import backend_of, main
 from scripts.cli.command import start

@@ -1,4 +1,4 @@
-"""What `scripts.bench` does: the measurements of all sizes, and their tables."""
+"""The measurements of `scripts.bench` at all image and batch sizes, and their tables."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from common.contract.backend import Backend
     from common.devices.device import Device
 
-# Jobs measured as a whole: strategies, and what of the tab's choices they change. A feature is computed once where the
-# backbone's statistics are frozen and no image is augmented.
+# Strategy of a job that is measured as a whole -> the tab's choices that it changes. Features are computed only once
+# where the backbone's BatchNorm statistics are frozen and no image is augmented.
 JOBS: dict[str, dict[str, Any]] = {
     "fine-tune": {},
     "feature-extraction": {"batch_norm": "frozen", "train_crop": "none", "flip": False},
@@ -35,7 +35,19 @@ WAYS = {"tab": "the chapter's tab", "ours": "ours", "ready": "ready batches", "i
 
 
 def measure(options: BenchOptions) -> dict[str, Any]:
-    """Measure all that `options` ask for, and show a table for each image size and batch size."""
+    """Measure all that the options ask for, and print a table for each image size and batch size.
+
+    Args:
+        options: The options of the benchmark.
+
+    Returns:
+        Plain values for JSON: the options, machine, versions, device, peak memory in bytes, `results` for each image
+        size and batch size, and `jobs`, the whole trainings.
+
+    Raises:
+        UserError: Options are not allowed, or the data cannot be had.
+        RunError: The chapter's tab fails.
+    """
     check(options)
     data = datasets.load(options.data)
     with measurement.scratch_folder() as scratch, ChapterProcess(backends.chapter_file(options.backend)) as tab:
@@ -55,7 +67,7 @@ def measure(options: BenchOptions) -> dict[str, Any]:
             for batch_size in options.batch_size:
                 spec = base.replace(image_size=image_size, batch_size=batch_size)
                 name = f"{image_size}-{batch_size}"
-                # Whole jobs first: their compilation is part of them, and slices would have done it for them.
+                # Whole jobs first: compilation counts in them, and slices measured before would have done it already.
                 jobs += measure_jobs(options, backend, tab, spec, list(precisions), data, scratch / f"{name}-whole")
                 linked = measurement.link_images(data, scratch / name, options.steps, batch_size)
                 with console.status("") as status:
@@ -90,7 +102,16 @@ def check(options: BenchOptions) -> None:
 
 
 def chosen_precisions(options: BenchOptions, spec: ExperimentSpec, device: Device) -> dict[str, str]:
-    """Precision -> why it is measured; float32 always, as the tab computes in it."""
+    """Return the precisions to measure.
+
+    Args:
+        options: The options of the benchmark.
+        spec: The experiment.
+        device: The device, which decides on the precision `auto`.
+
+    Returns:
+        Precision -> why it is measured; float32 is always first, as the tab computes in it.
+    """
     chosen = {"fp32": "the tab's"}
     for name in options.precision:
         resolved, reason = precision.resolve(spec.replace(precision=name), device)
@@ -109,12 +130,25 @@ def measure_jobs(
     data: ImageData,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """The whole jobs that `options` ask for, on all images, in the last of `precisions`; a line each."""
+    """Measure the whole trainings that the options ask for, on all images, and print a line for each.
+
+    Args:
+        options: The options of the benchmark.
+        backend: The backend.
+        tab: The process of the chapter's tab.
+        spec: The experiment, with its image size and batch size.
+        precisions: The precisions; the last of them is measured.
+        data: The images.
+        folder: A folder for links to the images.
+
+    Returns:
+        For each job the image size, the batch size and the values of `common.bench.measurement.whole_job`.
+    """
     if not options.jobs:
         return []
     measured = []
     for job in options.jobs:
-        # Links of its own, so that each job decodes its images itself.
+        # Each job has links of its own, so that it decodes its images itself.
         linked = measurement.link_images(data, folder / job, len(data.train) + len(data.test), spec.batch_size)
         chosen = spec.replace(strategy=job, precision=precisions[-1], **JOBS[job])
         with console.status("") as status:
@@ -129,7 +163,7 @@ def measure_jobs(
 
 
 def show(result: Result) -> None:
-    """A table of what was measured at one image size and batch size."""
+    """Print a table of the measurements at one image size and batch size, and the rates of matrix products."""
     console.print(f"\n{result.image_size} px, batch {result.batch_size}", style="bold")
     table = make_table("", "precision", "images/s", "of the tab", "of ready", "of a product")
     order = [(job, way) for job in measurement.PASSES for way in WAYS]

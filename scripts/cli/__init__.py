@@ -1,1 +1,1 @@
-"""What every command shares: its start and end, options, help and display."""
+"""The code that all commands share: start and end, options, help pages and display."""

@@ -1,6 +1,7 @@
-"""What every command does around its own work: find its environment, and turn failures into messages and exit codes.
+"""Start and end a command: find its environment, and turn failures into messages and exit codes.
 
-Runs in a bare interpreter until the right environment has taken over: the standard library only, at the top.
+This runs in a bare interpreter until the right environment has taken over, so it imports only the standard library at
+the top.
 """
 
 from __future__ import annotations
@@ -19,17 +20,25 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 INTERRUPTED = 130
-# The code that Python's documentation (signal, "Note on SIGPIPE") and rich have for it.
+# Python's documentation (signal, "Note on SIGPIPE") and rich exit with this code.
 PIPE_CLOSED = 1
 
 
 def start(
     command: str, main: Callable[[list[str]], int], backend_of: Callable[[list[str]], str | None] | None = None
 ) -> None:
-    """Run `main` on the command line's arguments, in the environment of the backend that `backend_of` finds in them.
+    """Run a command on the process's arguments, in the environment of the backend that they name.
 
-    Exits with `main`'s code, with 2 for bad input, 1 for a failed run or where nobody reads the output to its end, as
-    before `| head`, and 130 after Ctrl-C.
+    Args:
+        command: The name of the command, `run` for `python -m scripts.run`.
+        main: Does the work: takes the arguments and returns the exit code.
+        backend_of: Returns the backend that the arguments name, or None for the `tools` environment, which is also
+        taken
+            without this function.
+
+    Raises:
+        SystemExit: Always. The code is that of `main`, 2 for bad input, 1 for a failed run or where nobody reads the
+            output to its end (as with `| head`), and 130 after Ctrl-C.
     """
     with ended_by_closed_pipe():
         start_with(sys.argv[1:], command, main, backend_of)
@@ -41,7 +50,18 @@ def start_with(
     main: Callable[[list[str]], int],
     backend_of: Callable[[list[str]], str | None] | None,
 ) -> None:
-    """`start`, with given arguments, and with a BrokenPipeError where nobody reads the output."""
+    """Run a command as `start` does, but on given arguments, and let a BrokenPipeError pass.
+
+    Args:
+        arguments: The arguments of the command.
+        command: As for `start`.
+        main: As for `start`.
+        backend_of: As for `start`.
+
+    Raises:
+        SystemExit: As for `start`.
+        BrokenPipeError: Nobody reads the output any more.
+    """
     try:
         check_python_version()
         backend = backend_of(arguments) if backend_of else None
@@ -65,24 +85,24 @@ def start_with(
 
 @contextmanager
 def ended_by_closed_pipe() -> Iterator[None]:
-    """End the command without a message once the reader of its output is gone."""
+    """End the command without a message, with exit code 1, once the reader of its output is gone."""
     try:
         try:
             yield
         finally:
-            # Not at the interpreter's end, which cannot but complain.
+            # Flush here: a failure at the interpreter's end would always print a complaint.
             sys.stdout.flush()
     except BrokenPipeError:
         closed = next((stream for stream in (sys.stdout, sys.stderr) if lacks_reader(stream)), None)
         if closed is None:
             raise
-        # What is still buffered goes nowhere.
+        # Discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), closed.fileno())
         sys.exit(PIPE_CLOSED)
 
 
 def lacks_reader(stream: TextIO) -> bool:
-    """Whether `stream` is a pipe that nobody reads any more; writes an empty line to find out."""
+    """Return whether a stream is a pipe that nobody reads any more; print an empty line to find out."""
     try:
         print(file=stream, flush=True)
     except BrokenPipeError:
@@ -91,11 +111,15 @@ def lacks_reader(stream: TextIO) -> bool:
 
 
 def interrupt_once() -> None:
-    """Let SIGTERM end a command as Ctrl-C does, so that a run leaves a record that says so; but not disturb that where
-    both come, as to the processes of a comparison."""
+    """Let SIGTERM end a command as Ctrl-C does, so that an interrupted run leaves a record that says so.
+
+    A SIGTERM that follows another signal is ignored: where both come, as to the processes of a comparison, the second
+    must not disturb the writing of that record.
+    """
     told = False
 
     def interrupt(number: int, frame: object) -> None:
+        """Raise KeyboardInterrupt, unless this is a SIGTERM after another signal."""
         nonlocal told
         if told and number == signal.SIGTERM:
             return
@@ -103,13 +127,24 @@ def interrupt_once() -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        # A shell's background job ignores Ctrl-C, and goes on doing so.
+        # A background job of a shell ignores Ctrl-C, and must go on ignoring it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
 
 
 def value_of(arguments: list[str], option: str) -> str | None:
-    """The value of `--option value` or `--option=value`, the last one if there are several; None without."""
+    """Return the value of an option, given as `--option value` or `--option=value`.
+
+    >>> value_of(["--backend", "jax", "--epochs=3"], "--epochs")
+    '3'
+
+    Args:
+        arguments: The arguments of a command.
+        option: The option, with its dashes.
+
+    Returns:
+        The last value if there are several, or None if there is none.
+    """
     value = None
     for position, argument in enumerate(arguments):
         if argument == option and position + 1 < len(arguments):
@@ -120,12 +155,25 @@ def value_of(arguments: list[str], option: str) -> str | None:
 
 
 def wants_help(arguments: list[str]) -> bool:
-    """Whether the arguments ask for the list of options only."""
+    """Return whether the arguments ask only for the list of options."""
     return any(option in arguments for option in ("-h", "--help", "--help-all"))
 
 
 def backend_wanted(arguments: list[str]) -> str | None:
-    """The backend that `--backend`, else `--preset`, names; torch without; None where no framework is needed."""
+    """Return the backend that a command needs.
+
+    >>> backend_wanted(["--backend", "jax"])
+    'jax'
+    >>> backend_wanted(["--help"]) is None
+    True
+
+    Args:
+        arguments: The arguments of the command.
+
+    Returns:
+        The backend that --backend names, else the preset's, else torch; None for --help and --list-presets, which need
+        no framework.
+    """
     from common.spec.presets import preset_names, read_preset
 
     if wants_help(arguments) or "--list-presets" in arguments:

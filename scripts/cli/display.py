@@ -1,4 +1,4 @@
-"""What the commands show on a terminal."""
+"""Display on a terminal: progress bars, tables and pictures of the commands."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from common.system.errors import UserError
 if TYPE_CHECKING:
     from common.sweep.study import Result
 
-# Names of files and classes come from users: none of them is markup.
+# Names of files and classes come from users and must not be read as markup.
 console = Console(highlight=False, markup=False)
 
 
 class RichWatch(Watch):
-    """A progress bar with images/s; above it a line an epoch, like the book's."""
+    """A progress bar with images/s, and above it one line for each epoch, like the book's."""
 
     def __init__(self) -> None:
         self.progress = Progress(
@@ -48,21 +48,25 @@ class RichWatch(Watch):
         self.progress.stop()
 
     def on_note(self, text: str) -> None:
+        """Print the note above the bar."""
         console.print(text, soft_wrap=True)
 
     def on_start(self, steps: int) -> None:
+        """Set the length of the bar."""
         self.progress.update(self.task, total=steps)
 
     def on_progress(self, steps: int, text: str) -> None:
+        """Advance the bar and change the text beside it."""
         self.progress.update(self.task, advance=steps, description=text)
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        """Print the line of the epoch above the bar, with its seconds and images/s."""
         speed = f"   {metrics.seconds:.1f} s, {metrics.images_per_second:.1f} images/s"
         console.print(Text(describe(metrics)).append(speed, style="dim"), soft_wrap=True)
 
 
 class JsonWatch(Watch):
-    """Tells a program how training goes: a JSON object a line, on standard output."""
+    """Report progress to a program: one JSON object a line on standard output, and a plain line for each epoch."""
 
     def __enter__(self) -> JsonWatch:
         return self
@@ -71,14 +75,16 @@ class JsonWatch(Watch):
         pass
 
     def on_progress(self, steps: int, text: str) -> None:
+        """Print the progress as a JSON object with `steps` and `text`."""
         print(json.dumps({"steps": steps, "text": text}), flush=True)
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        """Print the line of the epoch."""
         print(describe(metrics), flush=True)
 
 
 def make_table(*headings: str) -> Table:
-    """A plain table; the first column is never cut."""
+    """Return an empty table with these headings, without borders; its first column is never cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, heading in enumerate(headings):
         table.add_column(heading, no_wrap=number == 0, overflow="fold", justify="left" if number == 0 else "right")
@@ -86,7 +92,7 @@ def make_table(*headings: str) -> Table:
 
 
 def show_runs(records: dict[str, RunRecord]) -> None:
-    """A table of finished runs: path of the record -> record."""
+    """Print a table of finished runs, given as path of the record -> record, and notes on what was kept or left out."""
     table = make_table("strategy", "test accuracy", "test loss", "trained parameters", "seconds", "images/s")
     for record in records.values():
         speed = record.timing.get("images_per_second")
@@ -123,7 +129,12 @@ def show_runs(records: dict[str, RunRecord]) -> None:
 
 
 def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
-    """A line a record, sorted by strategy and backend, and below it in what else the runs of a strategy differ."""
+    """Print a table of records, and how the runs of each strategy differ in more than backend and seed.
+
+    Args:
+        records: Path of the record -> record; the table has a line for each, sorted by strategy, backend and seed.
+        to: The console to print on.
+    """
     table = make_table("record", "strategy", "backend", "seed", "test accuracy", "test loss", "images/s", "status")
     table.columns[1].no_wrap = True
     chosen = sorted(records.items(), key=lambda item: (item[1].spec.strategy, item[1].spec.backend, item[1].spec.seed))
@@ -153,7 +164,12 @@ def show_comparison(records: dict[str, RunRecord], to: Console) -> None:
 
 
 def show_agreement(records: Sequence[tuple[str, RunRecord]], to: Console) -> None:
-    """How far the predictions of each run are from those of the first with the same strategy and seed."""
+    """Print how far the predictions of each run are from those of the first run with the same strategy and seed.
+
+    Args:
+        records: Path and record of each run, in the order of the table. Runs are named by their number in it, from 1.
+        to: The console to print on.
+    """
     first: dict[tuple[str, int], tuple[int, str]] = {}
     for number, (path, record) in enumerate(records, start=1):
         one, one_path = first.setdefault((record.spec.strategy, record.spec.seed), (number, path))
@@ -164,7 +180,7 @@ def show_agreement(records: Sequence[tuple[str, RunRecord]], to: Console) -> Non
 
 
 def show_presets() -> None:
-    """Each preset: what it is, the text it comes from, what that text reports, and the command that runs it."""
+    """Print each preset: its description, source, the accuracies the source reports, and the command that runs it."""
     for name in preset_names():
         values = read_preset(name)
         console.print(f"{name}: {values['description']}", style="bold")
@@ -181,7 +197,18 @@ def show_presets() -> None:
 
 
 def describe_expected(expected: dict[str, Any]) -> str:
-    """What a text reports for a strategy of a preset, in words."""
+    """Describe in words the accuracy that a text reports for a strategy of a preset.
+
+    >>> describe_expected({"strategy": "scratch", "accuracy": 0.5, "source": "a text"})
+    'scratch 0.500; a text'
+
+    Args:
+        expected: `strategy`, `accuracy` and `source`; optionally `deviation` with its number of `runs`, and `by_epoch`,
+            the accuracy after each epoch.
+
+    Returns:
+        The description, in one line.
+    """
     deviation = f" ± {expected['deviation']:.3f} ({expected['runs']} runs)" if "deviation" in expected else ""
     epochs = (
         f" (by epoch: {' '.join(f'{value:.3f}' for value in expected['by_epoch'])})" if "by_epoch" in expected else ""
@@ -190,7 +217,13 @@ def describe_expected(expected: dict[str, Any]) -> str:
 
 
 def show_study(results: Sequence[Result], names: Sequence[str], to: Console) -> None:
-    """A line a trial, the best first, those without an accuracy last."""
+    """Print a table of the trials of a study, the best first, and last those that were not completed.
+
+    Args:
+        results: The results of the trials.
+        names: The varied fields, which get a column each.
+        to: The console to print on.
+    """
     table = make_table("trial", *names, "validation accuracy", "epochs", "backend", "ended")
     for result in sorted(results, key=lambda result: (result.outcome != "complete", -(result.accuracy or 0))):
         table.add_row(
@@ -205,12 +238,28 @@ def show_study(results: Sequence[Result], names: Sequence[str], to: Console) -> 
 
 
 def describe_value(value: object) -> str:
-    """A varied value in few digits."""
+    """Write a varied value with at most four significant digits.
+
+    >>> describe_value(0.000123456), describe_value("adam")
+    ('0.0001235', 'adam')
+
+    Args:
+        value: The value.
+
+    Returns:
+        The text.
+    """
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console) -> None:
-    """Tables of what `common.runs.description.inspect` found."""
+    """Print tables of the networks' heads and stages, and the start of the source head's hot-dog row.
+
+    Args:
+        spec: The experiment.
+        findings: The result of `common.runs.description.inspect`.
+        to: The console to print on.
+    """
     heads = Table("model", "shape of the head's weight", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name, shape in findings["head_shapes"].items():
         heads.add_row(name, " x ".join(map(str, shape)) if shape else "none: there are no source weights")
@@ -237,7 +286,16 @@ def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console)
 
 
 def write_grid(path: Path, rows: Sequence[tuple[str, Sequence[Sample]]], side: int = 180) -> None:
-    """Write rows of square thumbnails as PNG, a class name above each row. Raises UserError if that fails."""
+    """Write rows of square thumbnails as a PNG file, with a title above each row.
+
+    Args:
+        path: The file to write.
+        rows: Title and images of each row.
+        side: Side of a thumbnail, in pixels.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     gap, heading = 10, 34
     width = max(len(samples) for _, samples in rows) * (side + gap) + gap
     sheet = Image.new("RGB", (width, len(rows) * (heading + side + gap)), "white")

@@ -1,4 +1,4 @@
-"""Command-line options of an experiment: every field of ExperimentSpec over a preset."""
+"""Command-line options of the commands; those of an experiment are the fields of ExperimentSpec over a preset."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from scripts.cli import help_pages
 from scripts.cli.command import value_of, wants_help
 
 IMPLICIT_PRESET = "demo"
-# Characters of the data's name in that of a folder.
+# At most so many characters of the data's name go into the name of a folder.
 LONGEST_NAME = 60
 
 
 @dataclass
 class SpecOptions:
-    """An experiment."""
+    """The options that all commands on an experiment share: the experiment and the preset it starts from."""
 
     spec: Annotated[ExperimentSpec, tyro.conf.arg(name="")]
     preset: str = IMPLICIT_PRESET
@@ -77,10 +77,10 @@ class InspectOptions(SpecOptions):
 
 @dataclass
 class SweepOptions(SpecOptions):
-    """Run an experiment many times with some of its fields varied, and choose by the accuracy on held-out training
-    images. A second start continues; several at once share the work.
+    """Run an experiment many times with some of its fields varied, and choose by validation accuracy.
 
-    A diverged run is a result like any other. The test images take no part in the choice.
+    This is the accuracy on held-out training images; the test images take no part in the choice. A diverged run is a
+    result like any other. A second start continues; several at once share the work.
     """
 
     vary: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ class SweepOptions(SpecOptions):
 
 @dataclass
 class ExperimentOfCrosscheck:
-    """What is compared."""
+    """The experiment in which `scripts.crosscheck` compares the backends."""
 
     data: str = "demo"
     """Data set, folder or .zip, as for scripts.run."""
@@ -124,7 +124,7 @@ class ExperimentOfCrosscheck:
     """Where to run."""
 
     def probe_arguments(self) -> list[str]:
-        """These options as a command line of scripts.probe."""
+        """Return these options as a command line of `scripts.probe`."""
         names = ("data", "weights", "image_size", "batch_size", "steps", "train_limit", "test_limit", "device")
         arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
         return [*arguments, *(["--short"] if self.short else [])]
@@ -145,7 +145,7 @@ class CrosscheckOptions(ExperimentOfCrosscheck):
 
 @dataclass
 class ProbeOptions(ExperimentOfCrosscheck):
-    """One backend's part of crosscheck: write a probe file."""
+    """Write a probe file, one backend's part of crosscheck."""
 
     backend: Literal["torch", "keras", "jax", "mxnet"] = "torch"
     """The backend to probe."""
@@ -155,7 +155,7 @@ class ProbeOptions(ExperimentOfCrosscheck):
     """File to write."""
 
     def spec(self) -> ExperimentSpec:
-        """The experiment of these options, with the book's hyper-parameters."""
+        """Return the experiment of these options, with the book's hyper-parameters."""
         names = ("data", "weights", "image_size", "batch_size", "train_limit", "test_limit", "device")
         return ExperimentSpec(
             backend=self.backend, precision=self.precision, **{name: getattr(self, name) for name in names}
@@ -191,10 +191,11 @@ class CompareOptions(SpecOptions):
 
 @dataclass
 class BenchOptions:
-    """Measure how fast one framework trains on this machine: the chapter's tab as it is written, this project, the
-    same on ready batches, and the input pipeline alone, in turns.
+    """Measure how fast one framework trains on this machine, against the chapter's tab.
 
-    Writes the measurements as JSON. The networks and choices are those of the framework's tab, the weights random.
+    Measured in turns are the chapter's tab as it is written, this project, this project on ready batches, and the input
+    pipeline alone. The measurements are written as JSON. The networks and choices are those of the framework's tab, the
+    weights random.
     """
 
     backend: Literal["torch", "keras", "jax", "mxnet"] = "torch"
@@ -227,8 +228,22 @@ Options = TypeVar("Options", bound=SpecOptions)
 
 
 def parse(kind: type[Options], command: str, arguments: list[str], strategy: str | None = None) -> Options:
-    """The options of `arguments` over the preset they name. Raises UserError for a value that is not allowed; exits
-    with code 2 for options that do not exist, and with 0 after --help and --help-all."""
+    """Parse the arguments of a command, over the values of the preset that they name.
+
+    Args:
+        kind: The class of the command's options.
+        command: The name of the command, `run` for `python -m scripts.run`.
+        arguments: The arguments.
+        strategy: The strategy that the preset is loaded for; by default the one that the arguments name, else the
+            preset's own.
+
+    Returns:
+        The options.
+
+    Raises:
+        UserError: The preset does not exist, or a value is not allowed.
+        SystemExit: With code 2 for options that do not exist, and with 0 after --help and --help-all.
+    """
     preset = value_of(arguments, "--preset")
     preset = IMPLICIT_PRESET if preset is None else preset
     if preset not in preset_names():
@@ -244,20 +259,33 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
 
 
 def run_name(options: SpecOptions) -> str:
-    """What the default folder of a run is called, besides the time: by the preset, or by other data than the
-    preset's."""
+    """Return the name of a run's default folder, without the time: `<preset>-<backend>`.
+
+    Args:
+        options: The options of the run.
+
+    Returns:
+        The name; where the data are not the preset's, their name stands in place of the preset's.
+    """
     return f"{options.preset if has_data_of_preset(options) else name_of_data(options)}-{options.spec.backend}"
 
 
 def has_data_of_preset(options: SpecOptions) -> bool:
-    """Whether the data are those of the preset."""
+    """Return whether the data are those of the preset."""
     return load_preset(options.preset, options.spec.strategy).data == options.spec.data
 
 
 def name_of_data(options: SpecOptions) -> str:
-    """The name of the data's folder or file, without what a file name had better not have; the preset's if nothing
-    is left."""
-    # os.path takes any text, also what is too long for a path.
+    """Return the name of the data's folder or file, made fit for the name of a folder.
+
+    Args:
+        options: The options, whose `spec.data` is a name or a path.
+
+    Returns:
+        At most LONGEST_NAME letters, digits, underscores, dots and hyphens, and no extension of a file; the preset's
+        name if nothing is left.
+    """
+    # os.path accepts any text, even one too long for a path.
     path = os.path.abspath(options.spec.data)
     name = Path(path).name if os.path.isdir(path) else Path(path).stem
     return re.sub(r"[^\w.]+", "-", name).strip("-.")[:LONGEST_NAME] or options.preset
@@ -295,16 +323,39 @@ def flat(spec: ExperimentSpec) -> dict[str, object]:
 
 
 def given_fields(arguments: list[str]) -> frozenset[str]:
-    """The fields of the spec that the arguments name."""
+    """Return the fields of the spec that the arguments name.
+
+    >>> sorted(given_fields(["--epochs", "3", "--no-flip"]))
+    ['epochs', 'flip']
+
+    Args:
+        arguments: The arguments of a command.
+
+    Returns:
+        The names of the fields, with underscores.
+    """
     options = {argument.split("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
     named = {option.removeprefix("no_").split(".")[0] for option in options}
     return frozenset(f.name for f in fields(ExperimentSpec) if f.name in named)
 
 
 def parse_strategies(kind: type[Options], command: str, arguments: list[str]) -> list[Options]:
-    """The options for each strategy that `arguments` ask for: the one they name, or those of the preset. Fails as
-    `parse` does."""
-    # Without source weights there is only training from scratch.
+    """Parse the arguments once for each strategy that they ask for.
+
+    Args:
+        kind: The class of the command's options.
+        command: The name of the command, `run` for `python -m scripts.run`.
+        arguments: The arguments.
+
+    Returns:
+        The options for the strategy that the arguments name, or for each strategy of the preset. With --weights none
+        and no --strategy it is `scratch` alone.
+
+    Raises:
+        UserError: As for `parse`.
+        SystemExit: As for `parse`.
+    """
+    # Without source weights the only strategy is training from scratch.
     sourceless = value_of(arguments, "--weights") == "none" and value_of(arguments, "--strategy") is None
     first = parse(kind, command, arguments, "scratch" if sourceless else None)
     if sourceless or value_of(arguments, "--strategy"):

@@ -1,6 +1,6 @@
 """Run an experiment in several frameworks and hold the runs side by side: `python -m scripts.compare`.
 
-`python -m scripts.compare RECORD...` makes the page from records that are there already.
+`python -m scripts.compare RECORD...` makes the page from existing records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULT_SEEDS = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Run what is not done, make the report; return 1 if a run failed."""
+    """Run what is not done yet, write the report, and return the exit code: 1 if a run failed."""
     from scripts.cli.options import CompareOptions, parse_strategies
 
     arguments = with_backend(arguments)
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     from scripts.compare.view import ComparisonView
 
     if value_of(arguments, "--crosscheck") is not None or options.crosscheck.is_file():
-        # Before hours of training, not after.
+        # Read it now: an error should show before hours of training, not after.
         read_crosscheck(options.crosscheck)
     if options.records:
         return report_records(options.records, options.output or Path("runs/report"), options.crosscheck)
@@ -57,9 +57,18 @@ def main(arguments: list[str]) -> int:
 
 
 def with_backend(arguments: list[str]) -> list[str]:
-    """The arguments with the first backend of the comparison as --backend, for which the options are checked first.
+    """Return the arguments with --backend added, for the first backend of the comparison.
 
-    Raises UserError for a --backend of the user's.
+    The options are checked for that backend first.
+
+    Args:
+        arguments: The arguments of the comparison.
+
+    Returns:
+        The arguments, with two more at the end.
+
+    Raises:
+        UserError: The user gave --backend, while a comparison has several backends.
     """
     import backends
     from common.spec.experiment import backends_with
@@ -77,7 +86,14 @@ def with_backend(arguments: list[str]) -> list[str]:
 
 
 def default_name(options: CompareOptions) -> str:
-    """The folder of a comparison under runs/: other data than the preset's have one of their own."""
+    """Return the default name of a comparison's folder under runs/.
+
+    Args:
+        options: The options of the comparison.
+
+    Returns:
+        `compare-<preset>`, followed by the name of the data where they are not the preset's.
+    """
     from common.spec.presets import read_preset
 
     own = read_preset(options.preset)["spec"].get("data") == options.spec.data
@@ -85,7 +101,22 @@ def default_name(options: CompareOptions) -> str:
 
 
 def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> int:
-    """The report of given records; below a folder, files that are no records are said and left out."""
+    """Write the report of existing records.
+
+    A file found in a folder that is no record is named on the terminal and left out.
+
+    Args:
+        paths: Records, and folders that are searched for them.
+        output: Folder of the report.
+        crosscheck: The result of `scripts.crosscheck` to show, if the file exists.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: A record that `paths` names, or all that were found, cannot be read; or the folder cannot be written
+        to.
+    """
     from common.runs.output import reserved
     from common.runs.record import find_records, read_record
     from common.system.errors import UserError
@@ -109,7 +140,15 @@ def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> i
 def write_report(
     records: Mapping[Path, RunRecord], output: Path, crosscheck: Path, arguments: list[str], failed: Mapping[str, str]
 ) -> None:
-    """Print the table and write the page."""
+    """Print the table of the records, and write the page as HTML, Markdown and JSON.
+
+    Args:
+        records: Path of the record -> record.
+        output: Folder of the page.
+        crosscheck: The result of `scripts.crosscheck` to show, if the file exists.
+        arguments: The arguments of `scripts.compare`, for the command that the page names.
+        failed: Label of each failed run -> its error.
+    """
     from common import report
     from scripts.cli.display import console, show_comparison
 

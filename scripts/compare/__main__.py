@@ -1,4 +1,4 @@
-"""`python -m scripts.compare`."""
+"""Entry point of `python -m scripts.compare`."""
 
 from scripts.cli.command import start
 from scripts.compare import main

@@ -1,7 +1,7 @@
-"""What `scripts.compare` runs: which runs there are, which are done already, and running the others.
+"""Plan the runs of `scripts.compare`, find those that are done already, and run the others.
 
-Every run is a process of its own in its backend's environment. Missing environments are built while the runs of the
-others go on.
+Every run is a process of its own in the environment of its backend. Missing environments are built while the runs of
+the other backends go on.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from scripts.cli.options import CompareOptions, given_fields, options_of, parse_
 from scripts.environments import definitions, use
 
 LOG = "log.txt"
-# A run that is told to end finishes its step first, and marks its record.
+# A run that is told to end needs time to finish its step and mark its record.
 SECONDS_TO_END = 60
-# The script finds its environment by itself.
+# `scripts.run` finds its environment by itself, so this interpreter can start it.
 RUN_COMMAND = (sys.executable, "-P", "-m", "scripts.run")
-# The smallest first, so that runs can begin soon.
+# The smallest environment first, so that runs can begin soon.
 BUILD_ORDER = ("mxnet", "jax", "keras", "torch")
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -50,9 +50,9 @@ class Run:
     spec: ExperimentSpec
     folder: Path
     arguments: list[str]
-    """Of `scripts.run`, but for how it shows progress."""
+    """Arguments of `scripts.run`, except those on progress and on replacing a record."""
     steps: int
-    """Batches, those of the evaluations included."""
+    """Number of batches, including those of the evaluations."""
     state: State = "waiting"
     started: bool = False
     steps_done: int = 0
@@ -60,14 +60,24 @@ class Run:
 
     @property
     def label(self) -> str:
+        """Backend, strategy and seed, as messages name the run."""
         return f"{self.spec.backend} {self.spec.strategy}, seed {self.spec.seed}"
 
 
 def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list[Run]:
-    """The runs that the options ask for, seed by seed, those that are complete already marked as done.
+    """Return the runs that the options ask for, with complete ones marked as done.
 
-    Raises UserError for backends that cannot run the experiment, for data or weights that are not to be had, and where
-    the output folder holds other runs.
+    Args:
+        options: The options of the comparison.
+        seeds: The number of seeds, counted from the spec's.
+        arguments: The arguments that the options were parsed from.
+
+    Returns:
+        The runs, seed by seed.
+
+    Raises:
+        UserError: A backend cannot run the experiment, data or weights cannot be had, or the output folder holds other
+            runs.
     """
     names = chosen_backends(options)
     strategies = [parsed.spec for parsed in parse_strategies(CompareOptions, "compare", arguments)]
@@ -83,7 +93,7 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
     runs: list[Run] = []
     loaded: dict[tuple[object, ...], ImageData] = {}
     for spec in specs:
-        # All that choosing images depends on; of the seed only the validation images do.
+        # All that the choice of images depends on; only that of validation images depends on the seed.
         key = (
             spec.data, spec.data_url, spec.data_sha1, spec.bad_images, spec.train_limit, spec.test_limit,
             spec.validation, spec.seed if spec.validation else None,
@@ -100,10 +110,19 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
 
 
 def chosen_backends(options: CompareOptions) -> list[str]:
-    """The backends to compare, in the project's order; raises UserError for a name that is none, or that lacks the
-    model."""
+    """Return the backends to compare, in the project's order.
+
+    Args:
+        options: The options of the comparison. Without --backends these are all that have the model.
+
+    Returns:
+        The names of the backends.
+
+    Raises:
+        UserError: A name is no backend, or a backend that was asked for lacks the model.
+    """
     able = backends_with(options.spec.model)
-    # Those that were not asked for are left out where they lack the model.
+    # Without --backends, those that lack the model are left out without an error.
     wanted = [name for text in options.backends for name in text.split(",") if name] or able
     for name in wanted:
         if name not in backends.NAMES:
@@ -114,7 +133,7 @@ def chosen_backends(options: CompareOptions) -> list[str]:
 
 
 def plan_run(options: CompareOptions, plan: Plan) -> Run:
-    """One run, with its folder and its command."""
+    """Return the run of a plan, with its folder and its arguments."""
     spec = plan.spec
     assert options.output is not None
     folder = options.output / spec.backend / f"{spec.strategy}-seed{spec.seed}"
@@ -124,9 +143,15 @@ def plan_run(options: CompareOptions, plan: Plan) -> Run:
 
 
 def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:
-    """Mark a run as done whose record is complete.
+    """Mark a run as done if its record is complete.
 
-    Raises UserError where a record is of another spec or other data, unless it may be replaced.
+    Args:
+        run: The run.
+        data: The images of the run.
+        overwrite: Whether the run may replace a record; then nothing is marked.
+
+    Raises:
+        UserError: The record cannot be read, or is of another spec or other data.
     """
     if not (run.folder / RECORD).exists() or overwrite:
         return
@@ -134,7 +159,7 @@ def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:
         record = read_record(run.folder)
     except UserError as error:
         raise UserError(f"{error}; delete it, or replace it with --overwrite") from error
-    # A run that failed early knows no data.
+    # The record of a run that failed early says nothing of its data.
     if record.data.get("fingerprint", data.fingerprint) != data.fingerprint or record.spec != run.spec:
         other = [name for name, value in run.spec.to_dict().items() if record.spec.to_dict()[name] != value]
         raise UserError(
@@ -147,12 +172,12 @@ def skip_if_complete(run: Run, data: ImageData, overwrite: bool) -> None:
 
 @dataclass
 class Comparison:
-    """Runs in work: `jobs` at a time, each with its share of the cores, and of the GPUs if there are several."""
+    """The work on runs: `jobs` at a time, each with its share of the cores, and of the GPUs if there are several."""
 
     runs: Sequence[Run]
     jobs: int
     on_change: Callable[[Run, str], None]
-    """Called, from any thread, with a run that moved on and what to say of it."""
+    """Called from any thread with a run whose state or progress changed, and a text about it."""
     builds: dict[str, str] = field(default_factory=dict)
     """Backend -> state of its environment: `ready`, `building`, `waiting`, or why there is none."""
 
@@ -164,14 +189,14 @@ class Comparison:
             self.builds[backend] = "ready" if definitions.ready_python(backend) else "waiting"
 
     def work(self) -> None:
-        """Build what is missing, run what is not done; returns when every run is done or failed."""
+        """Build the missing environments and run what is not done; return when every run is done or failed."""
         threads = [threading.Thread(target=self.build_environments, daemon=True)]
         threads += [threading.Thread(target=self.run_some, args=(job,), daemon=True) for job in range(self.jobs)]
         for thread in threads:
             thread.start()
         try:
             for thread in threads:
-                # Without a timeout Windows would not see Ctrl-C.
+                # A join without a timeout would not see an interrupt that another thread passes on.
                 while thread.is_alive():
                     thread.join(timeout=0.2)
         except BaseException:
@@ -179,7 +204,7 @@ class Comparison:
             raise
 
     def stop(self) -> None:
-        """End the processes, which mark their records as interrupted, and wait for them."""
+        """End the processes, which mark their records as interrupted; kill those that take over SECONDS_TO_END."""
         with self.changed:
             self.stopped = True
             self.changed.notify_all()
@@ -193,8 +218,8 @@ class Comparison:
                 process.kill()
 
     def build_environments(self) -> None:
-        """Build the missing environments, one after the other."""
-        # pip's own bars would write over those of the runs.
+        """Build the missing environments one after the other, the smallest first."""
+        # pip's progress bars would write over those of the runs.
         os.environ.setdefault("PIP_QUIET", "2")
         for backend in BUILD_ORDER:
             if self.builds.get(backend) != "waiting" or self.stopped:
@@ -208,7 +233,12 @@ class Comparison:
                 self.say_of(backend, "ready")
 
     def say_of(self, backend: str, state: str) -> None:
-        """Set the state of an environment; where there is none, its runs have failed."""
+        """Set the state of a backend's environment; if it cannot be had, mark its waiting runs as failed.
+
+        Args:
+            backend: The backend.
+            state: `ready`, `building`, or why there is no environment.
+        """
         with self.changed:
             self.builds[backend] = state
             waiting = [run for run in self.runs if run.spec.backend == backend and run.state == "waiting"]
@@ -231,7 +261,13 @@ class Comparison:
                 self.changed.notify_all()
 
     def take(self) -> Run | None:
-        """The next run whose environment is ready, of a backend that has none in work if possible; waits for one."""
+        """Take the next run whose environment is ready, and wait for one if need be.
+
+        Runs of backends that have none at work go first.
+
+        Returns:
+            The run, marked as running, or None when no run is waiting or the comparison was stopped.
+        """
         with self.changed:
             while not self.stopped:
                 waiting = [run for run in self.runs if run.state == "waiting"]
@@ -247,7 +283,12 @@ class Comparison:
         return None
 
     def run_one(self, run: Run, job: int) -> None:
-        """Run one process to its end; its messages go into a log beside its record."""
+        """Run one process to its end; its messages go into a log beside its record.
+
+        Args:
+            run: The run.
+            job: Number of the job that runs it, counted from 0, which decides on its cores and GPUs.
+        """
         self.on_change(run, "starting")
         run.folder.mkdir(parents=True, exist_ok=True)
         run.started = True
@@ -281,7 +322,7 @@ class Comparison:
             self.on_change(run, run.error)
 
     def variables(self, job: int) -> dict[str, str]:
-        """The environment variables of a job's processes."""
+        """Return the environment variables of the processes of a job, with its share of the GPUs."""
         variables = {**use.project_variables(), "PYTHONUNBUFFERED": "1"}
         if self.jobs > 1:
             # Threads that wait for work must not take the cores of the other jobs.
@@ -297,20 +338,28 @@ class Comparison:
 
 
 def read_events(process: subprocess.Popen[str], log: Any) -> Iterator[dict[str, Any]]:
-    """What a run says of its progress; everything else it prints goes into the log."""
+    """Yield the progress that a process prints, as `steps` and `text`; write everything else it prints to the log."""
     assert process.stdout is not None
     for line in process.stdout:
         try:
             event = json.loads(line)
             yield {"steps": int(event["steps"]), "text": str(event["text"])}
         except (ValueError, TypeError, KeyError):
-            # At once, so that it stands before what the process says of its end.
+            # Flush, so that it stands before the error that the process itself writes to the log on stderr.
             log.write(line)
             log.flush()
 
 
 def error_of(run: Run, code: int) -> str:
-    """Why a run failed: what its record says, else the last error in its log, else the log's last line."""
+    """Return why a run failed.
+
+    Args:
+        run: The run.
+        code: The exit code of its process.
+
+    Returns:
+        The error in its record, else the last error in its log, else the last line of the log, else its exit code.
+    """
     try:
         error = read_record(run.folder).error
         if error:
@@ -323,19 +372,46 @@ def error_of(run: Run, code: int) -> str:
 
 
 def default_jobs(devices: int) -> int:
-    """As many jobs as there are GPUs for, each with its `devices`; without a GPU two, since on few cores two runs of
-    one thread get further than one of two, but one where a run has several devices itself."""
+    """Return the default number of runs at the same time.
+
+    Args:
+        devices: The devices of a run.
+
+    Returns:
+        As many as there are GPUs for, with `devices` each. Where the GPUs are too few it is two for a run on one
+        device, since on few cores two runs of one thread get further than one of two; one for a run on several devices.
+    """
     return len(visible_gpus()) // devices or (2 if devices == 1 else 1)
 
 
 def gpus_of(job: int, gpus: Sequence[str], devices: int) -> list[str]:
-    """The GPUs of a job; more jobs than there are GPUs for share them."""
+    """Return the GPUs of a job; jobs beyond those that there are GPUs for share them.
+
+    >>> gpus_of(1, ["0", "1", "2", "3"], devices=2), gpus_of(2, ["0", "1", "2", "3"], devices=2)
+    (['2', '3'], ['0', '1'])
+
+    Args:
+        job: Number of the job, counted from 0.
+        gpus: The names of all GPUs.
+        devices: GPUs for each job.
+
+    Returns:
+        The names of the job's GPUs.
+    """
     jobs = max(1, len(gpus) // devices)
     return list(gpus[job % jobs * devices :][:devices])
 
 
 def cores_of(job: int, jobs: int) -> set[int]:
-    """The cores of one of several jobs: all for a single one; more jobs than cores share."""
+    """Return the cores of one of several jobs, every `jobs`-th core; where jobs outnumber the cores, they share them.
+
+    Args:
+        job: Number of the job, counted from 0.
+        jobs: Number of jobs.
+
+    Returns:
+        The numbers of the cores; none where the system cannot bind processes to cores.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return set()
     cores = sorted(os.sched_getaffinity(0))
@@ -343,7 +419,14 @@ def cores_of(job: int, jobs: int) -> set[int]:
 
 
 def bind(pid: int, cores: set[int]) -> None:
-    """Keep a process that was just started, and what it will start, on some cores; frameworks take as many threads."""
+    """Keep a process that was just started, and those it will start, on some cores.
+
+    Frameworks then take as many threads as there are cores among these.
+
+    Args:
+        pid: The process; one that has ended already is ignored.
+        cores: The numbers of the cores; none leaves the process as it is.
+    """
     if cores:
         try:
             os.sched_setaffinity(pid, cores)
@@ -352,7 +435,7 @@ def bind(pid: int, cores: set[int]) -> None:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip() not in ("", "-1")]
     tool = shutil.which("nvidia-smi")
@@ -364,6 +447,13 @@ def visible_gpus() -> list[str]:
 
 
 def records_of(runs: Sequence[Run]) -> dict[Path, RunRecord]:
-    """The records that the runs left, whatever their status; not those of earlier ones that were not replaced."""
+    """Return the records that the runs left, whatever their status.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        Path of the record -> record, without earlier records that no run of this comparison replaced.
+    """
     paths = [run.folder / RECORD for run in runs if run.started or run.state == "done"]
     return {path: read_record(path) for path in paths if path.exists()}

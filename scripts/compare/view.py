@@ -12,7 +12,7 @@ from scripts.compare.processes import LOG, Run
 
 
 class ComparisonView:
-    """A bar for each backend over all its runs; what ended is printed above the bars, and stays."""
+    """A bar for each backend over all its runs; a line for each run that ended is printed above and stays."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
@@ -42,7 +42,12 @@ class ComparisonView:
         self.progress.stop()
 
     def on_change(self, run: Run, text: str) -> None:
-        """Show what a run is doing, or how it ended."""
+        """Show a run's progress, and if it ended, print how.
+
+        Args:
+            run: The run.
+            text: What it is doing, or how it ended.
+        """
         mine = [other for other in self.runs if other.spec.backend == run.spec.backend]
         what = run.spec.strategy + (f", seed {run.spec.seed}" if len({o.spec.seed for o in mine}) > 1 else "")
         self.progress.update(
@@ -56,7 +61,7 @@ class ComparisonView:
             console.print(Text(f"[{ended}/{len(self.runs)}] {run.label}: {text}", style=style), soft_wrap=True)
 
     def show_failures(self, runs: Sequence[Run]) -> int:
-        """List the runs that failed, with their logs; 0 if all runs are done, else 1."""
+        """Print the runs that failed, with their logs; return the exit code, 0 if all runs are done, else 1."""
         failed = [run for run in runs if run.state == "failed"]
         if failed:
             console.print(f"\n{len(failed)} of {len(runs)} runs failed:", style="bold red")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def main(arguments: list[str]) -> int:
-    """Run the probes, compare them, show and write the table; return 1 if a check failed."""
+    """Run the probes, compare them, print and write the table, and return the exit code: 1 if a check failed."""
     import tyro
 
     from common.crosscheck import compare, probe, scenarios

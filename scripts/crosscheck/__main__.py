@@ -1,4 +1,4 @@
-"""`python -m scripts.crosscheck`."""
+"""Entry point of `python -m scripts.crosscheck`."""
 
 from scripts.cli.command import start
 from scripts.crosscheck import main

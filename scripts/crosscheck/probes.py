@@ -26,9 +26,16 @@ from scripts.environments.use import project_variables
 
 
 def find_backends(wanted: tuple[str, ...]) -> list[str]:
-    """The backends to compare: those wanted, or all whose environment is built; torch first, the yardstick needs it.
+    """Return the backends to compare, always with torch, which the yardstick needs.
 
-    Raises UserError for a name that is no backend, or where there is nothing to compare.
+    Args:
+        wanted: The backends that the user asks for; none means all whose environment is built.
+
+    Returns:
+        The names of at least two backends.
+
+    Raises:
+        UserError: A name is no backend, or there is nothing to compare.
     """
     for name in wanted:
         if name not in backends.NAMES:
@@ -45,7 +52,19 @@ def find_backends(wanted: tuple[str, ...]) -> list[str]:
 
 
 def run_probe(options: CrosscheckOptions, backend: str, precision: str) -> Path:
-    """Run one backend's probe in its environment; the path of its file. Raises RunError if it fails."""
+    """Run one backend's probe in its environment.
+
+    Args:
+        options: The options of crosscheck.
+        backend: The backend.
+        precision: `fp32`, or `fp64` for the yardstick.
+
+    Returns:
+        The path of the probe file.
+
+    Raises:
+        RunError: The probe failed.
+    """
     path = options.output / f"probe-{backend}-{precision}.npz"
     path.unlink(missing_ok=True)
     command = [
@@ -62,7 +81,12 @@ def run_probe(options: CrosscheckOptions, backend: str, precision: str) -> Path:
 
 
 def show(checks: list[Check], probes: dict[str, Probe]) -> None:
-    """The table: for each check every backend's distance to the yardstick, and the pair that is farthest apart."""
+    """Print each check: the relative distance of every backend to the yardstick, and the pair that is farthest apart.
+
+    Args:
+        checks: The checks, a line each.
+        probes: The probe of each backend, for the columns.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("check", no_wrap=True)
@@ -96,7 +120,7 @@ def show(checks: list[Check], probes: dict[str, Probe]) -> None:
 
 
 def write_json(path: Path, options: CrosscheckOptions, checks: list[Check], probes: dict[str, Probe]) -> None:
-    """The same as JSON."""
+    """Write the checks, the options and the facts of each backend as a JSON file."""
     content = {
         "passed": all(check.passed for check in checks),
         "options": json.loads(json.dumps(asdict(options), default=str)),

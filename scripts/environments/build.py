@@ -1,10 +1,12 @@
-"""Building one of the environments: a Python for it, venv or virtualenv, pip, a lock.
+"""Build one of the environments: find a Python for it, create it with venv or virtualenv, and let pip fill it.
 
-`scripts.environments.use` imports this only when something is to be built. The standard library only.
+`scripts.environments.use` imports this module only when an environment is to be built. It imports only the standard
+library.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -21,16 +23,26 @@ from scripts.environments import definitions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-# They send pip, or an environment's Python, somewhere other than that environment.
+# With these variables pip, or an environment's Python, would use another place than that environment.
 MISLEADING_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV")
 PIP_INSTALL = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check")
 
 
 def build(name: str, cuda: bool) -> Path:
-    """Replace environment `name` by a new one and return its interpreter; the caller holds the lock.
+    """Replace an environment by a new one; the caller holds the lock.
 
-    Raises EnvironmentFailed (or whatever else stopped it, such as KeyboardInterrupt), and then leaves nothing that
-    looks ready.
+    If anything stops the build, also KeyboardInterrupt, nothing is left that looks ready.
+
+    Args:
+        name: The environment.
+        cuda: Whether to build the CUDA variant.
+
+    Returns:
+        The path of the new environment's interpreter.
+
+    Raises:
+        EnvironmentFailed: The environment could not be built.
+        InterpreterMissing: This machine lacks a Python that the environment can run on.
     """
     interpreter, packages = find_interpreter(name), definitions.requirements(name, cuda)
     folder, started = definitions.environment_folder(name), time.monotonic()
@@ -39,7 +51,7 @@ def build(name: str, cuda: bool) -> Path:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
-        # Not a complete stamp: it only keeps the choice of the variant over a build that fails.
+        # Not a complete stamp: it only remembers the choice of the variant if the build fails.
         definitions.write_stamp(name, {"cuda": cuda})
         _create(interpreter, folder)
         _install(name, packages)
@@ -52,6 +64,7 @@ def build(name: str, cuda: bool) -> Path:
 
 
 def _announce(name: str, cuda: bool) -> None:
+    """Say what is about to be built, where, and how much space it takes."""
     environment, folder = definitions.ENVIRONMENTS[name], definitions.environment_folder(name)
     extended = definitions.requirements(name, cuda) != definitions.requirements(name)
     free = shutil.disk_usage(definitions.ROOT).free / 1e9
@@ -63,7 +76,7 @@ def _announce(name: str, cuda: bool) -> None:
 
 
 def _discard(name: str, cuda: bool) -> None:
-    """Remove what a failed build left, but for the choice of the CUDA variant; keeps quiet about further trouble."""
+    """Remove what a failed build left, except the choice of the CUDA variant; ignore further errors."""
     with suppress(OSError):
         definitions.stamp_file(name).unlink(missing_ok=True)
         shutil.rmtree(definitions.environment_folder(name), ignore_errors=True)
@@ -73,9 +86,16 @@ def _discard(name: str, cuda: bool) -> None:
 
 
 def find_interpreter(name: str) -> list[str]:
-    """The command that starts a Python on which environment `name` can run; this one if it can.
+    """Return the command that starts a Python on which an environment can run: this interpreter if it can.
 
-    Raises InterpreterMissing if there is none.
+    Args:
+        name: The environment.
+
+    Returns:
+        The program and its arguments.
+
+    Raises:
+        InterpreterMissing: There is no such Python on PATH or in pyenv.
     """
     newest = definitions.ENVIRONMENTS[name].newest_python
     if newest is None or sys.version_info[:2] <= newest:
@@ -83,16 +103,16 @@ def find_interpreter(name: str) -> list[str]:
     for command in _candidates(definitions.dotted(newest)):
         if _output([*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]) == definitions.dotted(newest):
             return command
+    contents, wanted = definitions.ENVIRONMENTS[name].contents, definitions.dotted(newest)
     raise definitions.InterpreterMissing(
-        f"the {name} environment needs Python {definitions.dotted(newest)}: {definitions.ENVIRONMENTS[name].contents} runs on no newer one, "
-        f"and this is {definitions.dotted(sys.version_info[:2])}. No python{definitions.dotted(newest)} was found on PATH or in pyenv. "
-        f"Install one, such as with `pyenv install {definitions.dotted(newest)}`, and run the command again."
+        f"the {name} environment needs Python {wanted}: {contents} runs on no newer one, and this is "
+        f"{definitions.dotted(sys.version_info[:2])}. No python{wanted} was found on PATH or in pyenv. Install one, such as "
+        f"with `pyenv install {wanted}`, and run the command again."
     )
 
 
 def _candidates(version: str) -> Iterator[list[str]]:
-    if sys.platform == "win32":
-        yield ["py", f"-{version}"]
+    """Yield commands that may start Python `version`: those on PATH, then pyenv's newest first."""
     for folder in os.get_exec_path():
         found = shutil.which(f"python{version}", path=folder)
         if found:
@@ -103,13 +123,13 @@ def _candidates(version: str) -> Iterator[list[str]]:
 
 
 def _create(interpreter: Sequence[str], folder: Path) -> None:
-    """Make an empty environment, whichever way `interpreter` has: venv, virtualenv, or a virtualenv fetched by pip."""
+    """Create an empty environment by the first means there is: venv, virtualenv, or a virtualenv fetched by pip."""
     if _can_run(interpreter, "import ensurepip; ensurepip.version()"):
         _run([*interpreter, "-m", "venv", str(folder)], "creating the environment")
     elif _can_run(interpreter, "import virtualenv"):
         _run([*interpreter, "-m", "virtualenv", "--quiet", str(folder)], "creating the environment")
     elif _can_run(interpreter, "import pip"):
-        # Debian's Python refuses a pip install into itself; a folder of its own is allowed.
+        # Debian's Python refuses a pip install into itself, but allows one into another folder.
         with tempfile.TemporaryDirectory() as fetched:
             _run(
                 [*interpreter, *PIP_INSTALL, "--quiet", "--target", fetched, "virtualenv"],
@@ -125,7 +145,7 @@ def _create(interpreter: Sequence[str], folder: Path) -> None:
 
 
 def _install(name: str, packages: Iterable[str]) -> None:
-    """Let pip install `packages` into environment `name`, with its progress on stderr and its log kept on failure."""
+    """Install `packages` into environment `name` with pip; show its progress on stderr, keep its log on failure."""
     log = definitions.environment_folder(name).with_suffix(".log")
     log.unlink(missing_ok=True)
     try:
@@ -140,7 +160,7 @@ def _install(name: str, packages: Iterable[str]) -> None:
 
 
 def _tail_of_log(log: Path) -> str:
-    """The last error lines of a pip log, or its last lines where none is marked as an error."""
+    """Return the last five error lines of a pip log, or its last five lines where none is marked as an error."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -151,7 +171,7 @@ def _tail_of_log(log: Path) -> str:
 
 
 def _run(command: Sequence[str], what: str, variables: Mapping[str, str] | None = None) -> None:
-    """Run `command` with its output on stderr; raises EnvironmentFailed, naming `what`, unless it exits with 0."""
+    """Run `command` with its output on stderr; raise EnvironmentFailed, naming `what`, unless it exits with 0."""
     result = subprocess.run(
         command, env={**_plain_variables(), **(variables or {})}, stdin=subprocess.DEVNULL, stdout=2, check=False
     )
@@ -160,6 +180,7 @@ def _run(command: Sequence[str], what: str, variables: Mapping[str, str] | None 
 
 
 def _output(command: Sequence[str]) -> str:
+    """Return what `command` prints on stdout, stripped; an empty text if it cannot be started."""
     try:
         result = subprocess.run(
             command, env=_plain_variables(), stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -170,10 +191,12 @@ def _output(command: Sequence[str]) -> str:
 
 
 def _can_run(interpreter: Sequence[str], statements: str) -> bool:
+    """Return whether `interpreter` can run some statements without an error."""
     return _output([*interpreter, "-c", f"{statements}; print('yes')"]) == "yes"
 
 
 def _plain_variables() -> dict[str, str]:
+    """Return the environment variables of this process without the misleading ones."""
     return {key: value for key, value in os.environ.items() if key not in MISLEADING_VARIABLES}
 
 
@@ -189,15 +212,9 @@ def build_lock(name: str) -> Iterator[None]:
 
 
 def _try_lock(file: BinaryIO) -> bool:
+    """Lock a file without waiting; return whether that succeeded."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

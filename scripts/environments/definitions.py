@@ -1,9 +1,11 @@
-"""The Python environments under `.nox/`: which there are, what each holds, and whether it is ready.
+"""The Python environments under `.nox/`: their names, their contents, and whether each is ready.
 
-`tools` has nox, the linters, the tests' and the report's packages, and no framework; every backend has one of its own,
-because MXNet's NumPy is another than the others'. Each is built once and shared by all commands and nox sessions.
-This package runs in a bare interpreter: it imports the standard library only, and an older Python than the
-project's can read it far enough to say so.
+`tools` has nox, the linters, the packages of the tests and the report, and no framework. Every backend has an
+environment of its own, because MXNet needs another NumPy than the others. Each is built once and shared by all commands
+and nox sessions.
+
+This package runs in a bare interpreter: it imports only the standard library, and a Python older than the project's can
+read far enough to report that it is too old.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ REPORT_MODULES = ("jinja2", "matplotlib", "sklearn", "scipy")
 
 
 class EnvironmentFailed(Exception):
-    """An environment is not to be had; the message says why and what mends it. Commands exit with code 1."""
+    """An environment cannot be had; the message says why and what mends it. Commands exit with code 1."""
 
 
 class InterpreterMissing(EnvironmentFailed):
@@ -35,7 +37,11 @@ class InterpreterMissing(EnvironmentFailed):
 
 
 class Environment(NamedTuple):
-    """What one environment holds. `size` is that on a Linux disk; `newest_python` None means any from 3.11."""
+    """The contents of one environment.
+
+    `size` is the space it takes on a Linux disk. `newest_python` is the newest Python it can run on; None means any
+    from 3.11.
+    """
 
     extras: tuple[str, ...]
     contents: str
@@ -53,24 +59,32 @@ ENVIRONMENTS = {
 
 
 def environment_folder(name: str) -> Path:
-    """The folder of environment `name`, whether it exists or not."""
+    """Return the folder of environment `name`, whether it exists or not."""
     return ROOT / ".nox" / name
 
 
 def environment_python(name: str) -> Path:
-    """The interpreter of environment `name`, whether it exists or not."""
-    return environment_folder(name) / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    """Return the path of the interpreter of environment `name`, whether it exists or not."""
+    return environment_folder(name) / "bin" / "python"
 
 
 def stamp_file(name: str) -> Path:
-    """The file that marks environment `name` as complete and says what it was built from."""
+    """Return the path of the file that marks environment `name` as complete and says what it was built from."""
     return environment_folder(name) / "environment.json"
 
 
 def requirements(name: str, cuda: bool = False) -> list[str]:
-    """What pip installs into environment `name`, as pyproject.toml has it; the extra `<extra>-cuda` replaces `<extra>`.
+    """Return the requirements that pip installs into an environment, as pyproject.toml has them.
 
-    Raises EnvironmentFailed where the project's files are not a checkout's.
+    Args:
+        name: The environment.
+        cuda: Whether each extra is replaced by its variant `<extra>-cuda`, where there is one.
+
+    Returns:
+        The requirements of the project and of the environment's extras.
+
+    Raises:
+        EnvironmentFailed: There is no pyproject.toml, as the project does not lie in a checkout.
     """
     import tomllib
 
@@ -87,7 +101,7 @@ def requirements(name: str, cuda: bool = False) -> list[str]:
 
 
 def make_stamp(name: str, cuda: bool) -> dict[str, Any]:
-    """The stamp of a complete environment `name`: a hash of its requirements, its variant and its base interpreter."""
+    """Return the stamp of a complete environment: a hash of its requirements, its variant and its base interpreter."""
     import hashlib
 
     digest = hashlib.sha256("\n".join(requirements(name, cuda)).encode()).hexdigest()
@@ -95,7 +109,7 @@ def make_stamp(name: str, cuda: bool) -> dict[str, Any]:
 
 
 def read_stamp(name: str) -> dict[str, Any]:
-    """The stamp of environment `name`; empty where it is missing or damaged."""
+    """Return the stamp of environment `name`, empty where it is missing or damaged."""
     import json
 
     try:
@@ -106,7 +120,7 @@ def read_stamp(name: str) -> dict[str, Any]:
 
 
 def write_stamp(name: str, stamp: Mapping[str, Any]) -> None:
-    """Write the stamp of environment `name` in one step, so that no reader meets half of it."""
+    """Write the stamp of environment `name` in one step, so that no reader sees half of it."""
     import json
 
     draft = stamp_file(name).with_suffix(".draft")
@@ -115,9 +129,17 @@ def write_stamp(name: str, stamp: Mapping[str, Any]) -> None:
 
 
 def ready_python(name: str, cuda: bool | None = None) -> Path | None:
-    """The interpreter of environment `name` if it is complete and up to date, else None; starts no process.
+    """Return the interpreter of an environment if it is complete and up to date; no process is started for it.
 
-    `cuda` None asks for the variant that was built last.
+    Args:
+        name: The environment.
+        cuda: Whether the CUDA variant is asked for; None asks for the variant that was built last.
+
+    Returns:
+        The path of the interpreter, or None if the environment is not ready.
+
+    Raises:
+        EnvironmentFailed: The project does not lie in a checkout.
     """
     stamp, python = read_stamp(name), environment_python(name)
     if "requirements" not in stamp or not python.exists():
@@ -136,10 +158,20 @@ def check_python_version() -> None:
 
 
 def say(text: str) -> None:
-    """Print `text` on stderr, which leaves stdout to the command's own output."""
+    """Print a text on stderr; stdout is for the command's own output."""
     print(text, file=sys.stderr, flush=True)
 
 
 def dotted(version: Sequence[int]) -> str:
-    """A version as people write it: (3, 11) -> 3.11."""
+    """Return a version as people write it.
+
+    >>> dotted((3, 11))
+    '3.11'
+
+    Args:
+        version: The numbers of the version.
+
+    Returns:
+        The numbers with dots in between.
+    """
     return ".".join(map(str, version))

@@ -1,4 +1,4 @@
-"""Moving a command into the environment that it needs, which is built first if need be."""
+"""Move a command into the environment that it needs, which is built first if it is not ready."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 from scripts.environments import definitions
 
-# Set for the process that takes over, so that an environment that lacks something cannot hand over to itself forever.
+# Set for the process that takes over, so that an environment that lacks a module cannot hand over to itself forever.
 HANDED_OVER = "FINE_TUNING_HANDED_OVER"
 
 
 def ensure(name: str, cuda: bool | None = None) -> Path:
-    """The interpreter of environment `name`, which is built first unless it is ready.
+    """Return the interpreter of an environment, which is built first unless it is ready.
 
-    `cuda` None keeps the variant that was built last. A ready environment costs a few milliseconds and no network.
-    Raises EnvironmentFailed, or InterpreterMissing where this machine lacks a Python that the environment can run on.
+    A ready environment costs a few milliseconds and no network.
+
+    Args:
+        name: The environment.
+        cuda: Whether it is to be the CUDA variant; None keeps the variant that was built last.
+
+    Returns:
+        The path of the interpreter.
+
+    Raises:
+        EnvironmentFailed: The environment cannot be built, or is out of date while this process runs in it.
+        InterpreterMissing: This machine lacks a Python that the environment can run on.
     """
     definitions.check_python_version()
     python = definitions.ready_python(name, cuda)
@@ -48,11 +58,18 @@ def ensure(name: str, cuda: bool | None = None) -> Path:
 
 
 def hand_over(command: str, backend: str | None, arguments: Sequence[str]) -> None:
-    """Return if this interpreter has what `command` needs; else go on as `python -m scripts.<command>` in one that has.
+    """Return if this interpreter has the modules that a command needs; else go on in an environment that has them.
 
-    Without a backend the `tools` environment is meant. The environment is built first if need be. The working folder
-    stays as it is, so that relative paths keep their meaning. Exits with code 2 for an unknown backend, 1 if the
-    environment is not to be had and 130 when interrupted.
+    The other interpreter runs `python -m scripts.<command>`; its environment is built first if it is not ready. The
+    working folder stays as it is, so that relative paths keep their meaning.
+
+    Args:
+        command: The name of the command, `run` for `python -m scripts.run`.
+        backend: The backend whose environment is needed; None means the `tools` environment.
+        arguments: The arguments of the command.
+
+    Raises:
+        SystemExit: With code 2 for an unknown backend, 1 if the environment cannot be had, and 130 when interrupted.
     """
     try:
         definitions.check_python_version()
@@ -72,19 +89,27 @@ def hand_over(command: str, backend: str | None, arguments: Sequence[str]) -> No
     except KeyboardInterrupt:
         definitions.say("\nInterrupted; the environment is not built. The next start begins it anew.")
         sys.exit(130)
-    # -P: a folder of the user's called common or scripts must not be taken for this project's.
+    # -P: a folder named common or scripts in the working folder must not be taken for this project's.
     run = [str(python), "-P", "-m", f"scripts.{command}", *arguments]
     replace_process(run, {**project_variables(), HANDED_OVER: name})
 
 
 def missing_modules(backend: str | None) -> list[str]:
-    """The modules that a command for `backend` (None: the tools and the report) needs and this interpreter lacks."""
+    """Return the modules that a command needs and this interpreter lacks.
+
+    Args:
+        backend: The backend of the command; None for a command that needs the modules of the report instead.
+
+    Returns:
+        The names of the modules.
+    """
     base = [*definitions.BASE_MODULES, *(definitions.REPORT_MODULES if backend is None else ())]
     missing = [module for module in base if importlib.util.find_spec(module) is None]
     return missing if backend is None else missing + backends.missing_modules(backend)
 
 
 def _check_loop(name: str, missing: Sequence[str]) -> None:
+    """Raise EnvironmentFailed if this process was handed over to environment `name` and still lacks modules."""
     if os.environ.get(HANDED_OVER) == name:
         raise definitions.EnvironmentFailed(
             f"the {name} environment is marked as complete, but lacks {', '.join(missing)}. "
@@ -93,7 +118,7 @@ def _check_loop(name: str, missing: Sequence[str]) -> None:
 
 
 def project_variables() -> dict[str, str]:
-    """The environment variables of a process that is to find this checkout's packages from any working folder."""
+    """Return environment variables with which a process finds this checkout's packages from any working folder."""
     paths = [
         path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(definitions.ROOT)
     ]
@@ -101,7 +126,14 @@ def project_variables() -> dict[str, str]:
 
 
 def start_nox(arguments: Sequence[str]) -> NoReturn:
-    """Go on as nox with `arguments` in the tools environment, built first if need be; exits like `hand_over`."""
+    """Go on as nox in the tools environment, which is built first if it is not ready.
+
+    Args:
+        arguments: The arguments of nox.
+
+    Raises:
+        SystemExit: With code 1 if the environment cannot be had, and 130 when interrupted.
+    """
     try:
         python = ensure("tools")
     except definitions.EnvironmentFailed as failed:
@@ -115,11 +147,12 @@ def start_nox(arguments: Sequence[str]) -> NoReturn:
 
 
 def replace_process(command: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
-    """Go on as `command`: in this very process where the system can do that, else as its parent with its exit code."""
+    """Go on as another command, in this very process.
+
+    Args:
+        command: The program and its arguments.
+        variables: All environment variables of the command.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    if sys.platform == "win32":
-        import subprocess
-
-        sys.exit(subprocess.run(command, env=variables, check=False).returncode)
     os.execve(command[0], list(command), dict(variables))

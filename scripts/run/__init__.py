@@ -7,10 +7,10 @@ from scripts.cli.command import value_of
 
 
 def main(arguments: list[str]) -> int:
-    """Run the strategies asked for, one record each; return the exit code."""
+    """Run each strategy that the arguments ask for, with a record of its own, and return the exit code."""
     from scripts.cli.options import RunOptions, given_fields, parse_strategies, run_name
 
-    # Before the imports below, which --help need not wait for.
+    # Parse before the imports below, so that --help need not wait for them.
     runs = parse_strategies(RunOptions, "run", arguments)
     from pathlib import Path
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     folders = [output / run.spec.strategy if len(runs) > 1 else output for run in runs]
     launch.check(runs[0])
     launch.join(runs[0])
-    # The first process of the first machine writes, and speaks for all.
+    # Only the first process of the first machine writes records and shows progress.
     if processes.world().leads and runs[0].machine == 0:
         for run, folder in zip(runs, folders, strict=True):
             check_output(run.spec, folder, run.overwrite)

@@ -1,4 +1,4 @@
-"""`python -m scripts.run`."""
+"""Entry point of `python -m scripts.run`."""
 
 from scripts.cli.command import backend_wanted, start
 from scripts.run import main

@@ -1,7 +1,7 @@
-"""Several processes that train one model: what `scripts.run` starts, and how the one that started them learns the end.
+"""Start several processes that train one model, and tell the process that started them how they end.
 
-PyTorch takes a process a device, which torch's own launcher starts, the one behind `torchrun`. JAX takes a process a
-machine. Who starts `scripts.run` with torchrun himself gets the same.
+PyTorch takes one process for each device; torch's own launcher starts them, the one behind `torchrun`. JAX takes one
+process for each machine. Starting `scripts.run` with torchrun by hand has the same effect.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from scripts.environments.use import project_variables
 if TYPE_CHECKING:
     from scripts.cli.options import RunOptions
 
-# Set for the processes that `launch` starts: the file they leave their message in is one that it reads.
+# Set for the processes that `launch` starts: it reads the file in which they leave their message.
 LAUNCHED = "FINE_TUNING_LAUNCHED"
 # Set by torch's launcher for each of its processes.
 MESSAGE_FILE = "TORCHELASTIC_ERROR_FILE"
-# The launcher ends all processes when one has ended. Others wait for the first, which marks the record.
+# The launcher ends all processes when one has ended, so the others first give the first time to mark the record.
 SECONDS_FOR_THE_FIRST = 5
-# Exit codes of a process that was told to end.
+# Exit codes of a process that was told to end by a signal.
 ENDED = (130, -signal.SIGINT, -signal.SIGTERM)
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 def check(options: RunOptions) -> None:
-    """Raise UserError for machines that do not go together."""
+    """Raise UserError where the options for several machines contradict each other or the spec."""
     spec, machines = options.spec, options.machines
     if machines < 1:
         raise UserError(f"--machines {machines}: expected at least 1")
@@ -60,21 +60,32 @@ def check(options: RunOptions) -> None:
 
 
 def wants_processes(options: RunOptions) -> bool:
-    """Whether this process is to start others, of which it is none."""
+    """Return whether this process is to start others: torch on several devices, and not itself one of those."""
     return options.spec.backend == "torch" and options.spec.devices > 1 and processes.world().size == 1
 
 
 def join(options: RunOptions) -> None:
-    """Where a machine has one process, say in the environment which of them this is, as a launcher does."""
+    """Where a machine has one process, set the environment variables that say which one it is, as a launcher does."""
     if options.machines > 1 and processes.world().size == 1 and not wants_processes(options):
         joined = processes.World(options.machine, options.machines, coordinator=options.coordinator)
         os.environ.update(joined.variables())
 
 
 def launch(options: RunOptions, arguments: list[str]) -> int:
-    """Run `scripts.run` in a process for each device of this machine; their exit code.
+    """Run `scripts.run` in one process for each device of this machine.
 
-    The first process shows progress. A message of any is shown once, when all have ended.
+    The first process shows progress. A message of any process is shown once, when all have ended.
+
+    Args:
+        options: The options of the run, with the number of devices of all machines.
+        arguments: The arguments that they were parsed from, which the processes get too.
+
+    Returns:
+        The exit code: 0, or the one that `report` chooses.
+
+    Raises:
+        KeyboardInterrupt: A signal told the launcher to end.
+        RunError: The processes did not find each other.
     """
     import logging
     import tempfile
@@ -83,7 +94,7 @@ def launch(options: RunOptions, arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # It would report each process that it ends.
+    # The launcher would log each process that it ends.
     logging.disable(logging.CRITICAL)
     os.environ.update({**project_variables(), LAUNCHED: "1"})
     here = options.spec.devices // options.machines
@@ -94,7 +105,7 @@ def launch(options: RunOptions, arguments: list[str]) -> int:
             "rdzv_endpoint": options.coordinator,
             "rdzv_configs": {"rank": options.machine},
         }
-    # A shell's background job ignores Ctrl-C, and what nohup starts ignores that its terminal is closed.
+    # Signals that are ignored stay so: Ctrl-C by a shell's background job, a closed terminal by what nohup starts.
     heeded = [name for name in SIGNALS if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
     with tempfile.TemporaryDirectory(prefix="fine-tuning-processes-") as folder:
         quiet = dict.fromkeys(range(1, here), Std.ALL)
@@ -116,8 +127,18 @@ def launch(options: RunOptions, arguments: list[str]) -> int:
 
 
 def report(failures: dict[int, Any], folder: Path) -> int:
-    """Show why the processes of this machine ended, and return the exit code: that of the one that failed by itself,
-    not of those that were then ended."""
+    """Show why the processes of this machine ended, and choose the exit code.
+
+    A process that failed by itself counts before those that were then ended, one that left a message before those that
+    left none, and the first of these before the rest. Without a message, the stderr of the process is shown.
+
+    Args:
+        failures: Number of a process on this machine -> its failure, from torch's launcher.
+        folder: The launcher's folder of logs.
+
+    Returns:
+        The exit code of the process if it left a message, else 1.
+    """
     own = {rank: failure for rank, failure in failures.items() if failure.exitcode not in ENDED}
     told = {rank: message for rank in own or failures if (message := read_message(failures[rank].error_file))}
     rank = min(told or own or failures)
@@ -125,7 +146,7 @@ def report(failures: dict[int, Any], folder: Path) -> int:
     if rank in told:
         say(told[rank])
         return code
-    # A traceback; that of the first process is on the terminal already.
+    # Without a message it is a traceback; that of the first process is on the terminal already.
     for log in folder.rglob(f"{rank}/stderr.log"):
         say(log.read_text(errors="replace").rstrip())
     if code < 0:
@@ -134,7 +155,7 @@ def report(failures: dict[int, Any], folder: Path) -> int:
 
 
 def read_message(path: str) -> str | None:
-    """What a process has told; None of one that told nothing."""
+    """Return the last message of a process, or None if it has left none."""
     try:
         return str(json.loads(Path(path).read_text())["message"])
     except (OSError, ValueError, KeyError):
@@ -142,15 +163,19 @@ def read_message(path: str) -> str | None:
 
 
 def tell(text: str, interrupted: bool = False) -> None:
-    """Say how a command ends: on stderr, or, of one of several processes, to the one that started it.
+    """Say how a command ends: on stderr, or, in one of several processes, to the process that started it.
 
-    interrupted: whether all were told to end.
+    A process that is not the first then waits SECONDS_FOR_THE_FIRST, unless interrupted.
+
+    Args:
+        text: The message.
+        interrupted: Whether all processes were told to end.
     """
     file = os.environ.get(MESSAGE_FILE)
-    # Without a launcher the environment may be what is wrong.
+    # Without a launcher do not read the environment, whose variables may be the error that is told.
     leads = file is None or processes.world().leads
     if file:
-        # As the launcher itself reads it.
+        # In the format that torch's launcher reads.
         Path(file).write_text(json.dumps({"message": text, "timestamp": str(int(time.time()))}))
     # torchrun shows the messages of the others in its own report.
     if not file or (leads and LAUNCHED not in os.environ):

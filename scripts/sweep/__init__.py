@@ -6,7 +6,7 @@ from scripts.cli.command import backend_wanted, value_of
 
 
 def main(arguments: list[str]) -> int:
-    """Run the trials that are still to be run, or show a study; return the exit code."""
+    """Run the trials that are still missing, or show a study with --show, and return the exit code."""
     from scripts.cli.options import SweepOptions, parse
 
     options = parse(SweepOptions, "sweep", arguments)
@@ -34,5 +34,5 @@ def main(arguments: list[str]) -> int:
 
 
 def environment_wanted(arguments: list[str]) -> str | None:
-    """The backend of the trials; None to show a study, which takes the tools' matplotlib."""
+    """Return the backend of the trials, or None to show a study, which needs the tools' matplotlib."""
     return backend_wanted(arguments) if value_of(arguments, "--show") is None else None

@@ -1,4 +1,4 @@
-"""`python -m scripts.sweep`."""
+"""Entry point of `python -m scripts.sweep`."""
 
 from scripts.cli.command import start
 from scripts.sweep import environment_wanted, main

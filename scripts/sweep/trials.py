@@ -1,4 +1,4 @@
-"""What `scripts.sweep` is made of: its plan, its trials one after the other, and what it shows at the end."""
+"""The parts of `scripts.sweep`: its plan, its trials one after the other, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -25,18 +25,31 @@ DEFAULT_TRIALS = 20
 
 
 class TrialWatch(RichWatch):
-    """A progress bar; epochs are handed on instead of printed."""
+    """A progress bar that hands the metrics of each epoch on instead of printing them."""
 
     def __init__(self, on_epoch: Callable[[EpochMetrics], None]) -> None:
         super().__init__()
         self.hand_on = on_epoch
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        """Hand the metrics on."""
         self.hand_on(metrics)
 
 
 def find_plan(options: SweepOptions, variables: Sequence[Variable]) -> tuple[Sampler, int | None]:
-    """How values are chosen and when to stop; raises UserError where nothing would run."""
+    """Return how values are chosen and after how many trials to stop.
+
+    Args:
+        options: The options of the sweep.
+        variables: The varied fields.
+
+    Returns:
+        The sampler, by default `grid` if every variable is a list and else `tpe`; and the number of trials, by default
+        DEFAULT_TRIALS, or None for a whole grid.
+
+    Raises:
+        UserError: The number of trials is below 1.
+    """
     lists = all(variable.kind == "list" for variable in variables)
     sampler: Sampler = options.sampler or ("grid" if lists else "tpe")
     trials = options.trials if options.trials is not None or sampler == "grid" else DEFAULT_TRIALS
@@ -46,7 +59,16 @@ def find_plan(options: SweepOptions, variables: Sequence[Variable]) -> tuple[Sam
 
 
 def find_bases(options: SweepOptions, variables: Sequence[Variable], arguments: list[str]) -> dict[str, ExperimentSpec]:
-    """The experiment for each strategy of the sweep, with what the preset has for it, before anything is varied."""
+    """Return the experiment for each strategy of the sweep, before anything is varied.
+
+    Args:
+        options: The options of the sweep.
+        variables: The varied fields. If the strategy is one of them, each of its values gets the preset's spec for it.
+        arguments: The arguments that the options were parsed from.
+
+    Returns:
+        Strategy -> experiment, which holds out training images to choose by.
+    """
     for variable in variables:
         if variable.name == "strategy":
             rest = without_strategy(arguments)
@@ -55,7 +77,17 @@ def find_bases(options: SweepOptions, variables: Sequence[Variable], arguments: 
 
 
 def without_strategy(arguments: list[str]) -> list[str]:
-    """The arguments without --strategy, which varying the strategy replaces."""
+    """Return the arguments without --strategy, which varying the strategy replaces.
+
+    >>> without_strategy(["--strategy", "scratch", "--epochs", "3"])
+    ['--epochs', '3']
+
+    Args:
+        arguments: The arguments of a command.
+
+    Returns:
+        The other arguments.
+    """
     before = [None, *arguments]
     return [
         argument
@@ -65,9 +97,14 @@ def without_strategy(arguments: list[str]) -> list[str]:
 
 
 def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) -> None:
-    """Raise UserError where a trial could not run: for a value that is none of its field's, or for bad data or weights.
+    """Check that the trials can run, before there is a study that a mistake would become part of.
 
-    Before there is a study, which a mistake would otherwise be part of.
+    Args:
+        bases: The experiment for each strategy.
+        variables: The varied fields.
+
+    Raises:
+        UserError: A value is not allowed for its field, the devices do not fit the sweep, or data or weights are bad.
     """
     for variable in variables:
         for value in variable.grid:
@@ -100,9 +137,18 @@ def run_trials(
     pruner: Literal["median", "none"],
     arguments: list[str],
 ) -> None:
-    """Run trials until the study has them all; other processes may run some of them."""
+    """Run trials until the study has them all; other processes may run some of them.
+
+    Args:
+        study: The study.
+        bases: The experiment for each strategy.
+        sampler: How the values are chosen.
+        trials: The number of trials of the whole study; None for the whole grid.
+        pruner: Whether to end trials that are worse than the median of the earlier ones.
+        arguments: The arguments of the sweep, for the command in the trials' records.
+    """
     command = ["python", "-m", "scripts.sweep", *arguments]
-    # What the strategy auto leaves alone.
+    # The strategy auto leaves fields alone that were given.
     given = given_fields(arguments) | {variable.name for variable in study.variables}
 
     def run(spec: ExperimentSpec, folder: Path, on_epoch: Callable[[EpochMetrics], None]) -> RunRecord:
@@ -123,14 +169,20 @@ def run_trials(
 
 
 def describe(result: Result) -> str:
-    """The line of a trial that ended."""
+    """Return the line that describes a finished trial, with its values and its validation accuracy."""
     values = ", ".join(f"{name} {describe_value(value)}" for name, value in result.values.items())
     reached = result.outcome if result.accuracy is None else f"validation accuracy {result.accuracy:.3f}"
     return f"trial {result.number}: {values}: {reached}" + (" (pruned)" if result.outcome == "pruned" else "")
 
 
 def finish(study: Study, options: SweepOptions, bases: Mapping[str, ExperimentSpec]) -> None:
-    """Show the trials, the command that runs the best of them on all training images, and the picture."""
+    """Print the trials and the command that runs the best of them on all training images, and write the picture.
+
+    Args:
+        study: The study.
+        options: The options of the sweep.
+        bases: The experiment for each strategy.
+    """
     names = [variable.name for variable in study.variables]
     console.print()
     show_study(study.results(), names, console)
@@ -143,7 +195,7 @@ def finish(study: Study, options: SweepOptions, bases: Mapping[str, ExperimentSp
         arguments = options_of(spec, options.preset, left_out=left_out)
         console.print(f"\nbest: trial {best.number}. With all training images, and tested:")
         console.print(f"python -m scripts.run {shlex.join(arguments)}", soft_wrap=True)
-    # Only the tools have matplotlib; they are not built for a picture alone.
+    # Only the tools environment has matplotlib, and it is not built for a picture alone.
     python, again = definitions.ready_python("tools"), f"python -m scripts.sweep --show {shlex.quote(str(study.file))}"
     if python is None:
         console.print(f"\nas a picture: {again}", soft_wrap=True)
@@ -155,7 +207,7 @@ def finish(study: Study, options: SweepOptions, bases: Mapping[str, ExperimentSp
 
 
 def show(file: Path) -> None:
-    """Show a study as a table and write its picture; raises UserError where there is none."""
+    """Print a study as a table and write its picture; raise UserError where there is no study or no trial in it."""
     from common.sweep import plot
 
     if not file.is_file():
@@ -170,5 +222,15 @@ def show(file: Path) -> None:
 
 
 def picture_of(file: Path) -> Path:
-    """Where the picture of a study is."""
+    """Return the path of the picture of a study.
+
+    >>> picture_of(Path("lr.journal")).name
+    'lr.png'
+
+    Args:
+        file: The file of the study.
+
+    Returns:
+        A PNG file beside it.
+    """
     return file.with_name(f"{file.stem}.png")

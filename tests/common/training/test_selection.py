@@ -119,7 +119,7 @@ def test_the_best_epoch_is_put_back(monkeypatch, pictures, spec) -> None:
 
 def test_the_record_says_what_was_kept(monkeypatch, spec, tmp_path) -> None:
     import backends
-    from tests.common.test_experiment import read_checked
+    from tests.common.runs.test_experiment import read_checked
 
     monkeypatch.setattr(backends, "load", lambda name: FakeBackend())
     run_experiment(spec.replace(keep="best", epochs=3), tmp_path / "out", Quiet())

@@ -29,7 +29,7 @@ def header() -> weights.Header:
     return weights.Header("resnet18", ("a", "b", "c"), weights.Preprocessing(96, 110), "a test")
 
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_round_trip(tmp_path: Path, arrays: weights.Arrays, header: weights.Header) -> None:

@@ -18,14 +18,14 @@ from common.data.folder import ImageData
 from common.devices import precision
 from common.network import weights
 from common.preprocessing import transforms
-from common.runs import description, record
+from common.runs import description, record, schema
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError, UserError
 from common.training import loop
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import run_experiment
 
-SCHEMA = json.loads((Path(record.__file__).parent / "record.schema.json").read_text())
+SCHEMA = json.loads(schema.SCHEMA.read_text())
 
 
 @pytest.fixture
@@ -44,6 +44,10 @@ def read_checked(folder: Path) -> record.RunRecord:
     """The record, after its file was held against the schema."""
     jsonschema.validate(json.loads((folder / "record.json").read_text()), SCHEMA)
     return record.read_record(folder)
+
+
+def test_the_schema_is_that_of_the_types() -> None:
+    assert schema.SCHEMA.read_text() == schema.schema_text(), "make it anew: python -m common.runs.schema"
 
 
 def test_a_run_leaves_record_predictions_and_model(fake, spec, tmp_path) -> None:

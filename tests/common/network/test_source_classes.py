@@ -14,7 +14,7 @@ from common.network import imagenet, source_classes
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.training import evaluation
-from tests.common.test_experiment import read_checked
+from tests.common.runs.test_experiment import read_checked
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import make_experiment, run_experiment

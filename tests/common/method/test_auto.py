@@ -12,7 +12,7 @@ from common.data.folder import ImageData
 from common.method import auto, phases
 from common.spec.experiment import ExperimentSpec, StageMultiples
 from common.system.errors import UserError
-from tests.common.test_experiment import read_checked
+from tests.common.runs.test_experiment import read_checked
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import run_experiment

@@ -22,7 +22,7 @@ from common.preprocessing.transforms import Transform
 from common.runs import description
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
-from tests.common.test_pipeline import PLAIN
+from tests.common.batches.test_shared import PLAIN
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import make_experiment, run_experiment

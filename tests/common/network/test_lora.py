@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from common.method import phases
 from common.network import lora, resnet
 from common.network.stages import stage_of
 from common.runs import description
@@ -74,7 +75,7 @@ def test_loading_a_convolution_resets_its_adapter() -> None:
 def test_trained_parameters_are_adapters_and_head() -> None:
     spec = ExperimentSpec(strategy="lora", lora_rank=4)
     backend = FakeBackend()
-    counts = description.count_parameters(spec, backend, backend.build_models(spec).fine_tune)
+    counts = description.count_parameters(phases.phases(spec), spec, backend, backend.build_models(spec).fine_tune)
     adapters = sum(int(np.prod(shape)) for shape in lora.shapes("resnet18", 4).values())
     assert counts["trained_parameters"] == adapters + 2 * 512 + 2
     assert counts["parameters"] == sum(counts["parameters_by_stage"].values()) == 11_177_538

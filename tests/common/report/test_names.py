@@ -15,7 +15,7 @@ from common.data.folder import read_folder
 from common.report import pictures as thumbnails
 from common.report import predictions
 from common.system.errors import UserError
-from tests.common.report_runs import Page, Runs, add_grid, built, made_up_data, write_photographs
+from tests.common.report.report_runs import Page, Runs, add_grid, built, made_up_data, write_photographs
 
 HOSTILE = ("</script><img src=x onerror=alert(1)>", r"$\alpha$ `a|b`", "寿司\nزيتون", "*_[x](http://y)")
 

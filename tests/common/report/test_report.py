@@ -15,7 +15,7 @@ from common.data.folder import ImageData
 from common.report.collect import collect
 from common.runs import record
 from common.spec.experiment import ExperimentSpec
-from tests.common.report_runs import Page, Runs, add_grid, built, made_up_data
+from tests.common.report.report_runs import Page, Runs, add_grid, built, made_up_data
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import run_experiment
 

@@ -95,7 +95,6 @@ def into_a_closed_pipe(*command_line: str) -> subprocess.CompletedProcess[str]:
         os.close(writer)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
 @pytest.mark.parametrize(
     "arguments", ["run --list-presets", "run --help", "show --help-all", "crosscheck --help"]
 )  # fmt: skip
