@@ -180,7 +180,7 @@ def show_agreement(records: Sequence[tuple[str, RunRecord]], to: Console) -> Non
 
 
 def show_presets() -> None:
-    """Print each preset: its description, source, the accuracies the source reports, and the command that runs it."""
+    """Print each preset: its description, its source, the accuracies reported there, and the command that runs it."""
     for name in preset_names():
         values = read_preset(name)
         console.print(f"{name}: {values['description']}", style="bold")

@@ -80,7 +80,7 @@ class SweepOptions(SpecOptions):
     """Run an experiment many times with some of its fields varied, and choose by validation accuracy.
 
     This is the accuracy on held-out training images; the test images take no part in the choice. A diverged run is a
-    result like any other. A second start continues; several at once share the work.
+    result like any other. A second start continues the study; several at once share the work.
     """
 
     vary: tuple[str, ...] = ()

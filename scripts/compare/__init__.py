@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     from common.runs.output import reserved
     from common.spec.presets import read_preset
     from common.system.errors import UserError
-    from scripts.compare import processes
+    from scripts.compare import processes, sharing
+    from scripts.compare.plan import plan_runs
     from scripts.compare.view import ComparisonView
 
     if value_of(arguments, "--crosscheck") is not None or options.crosscheck.is_file():
@@ -42,10 +43,10 @@ def main(arguments: list[str]) -> int:
     seeds = options.seeds
     if seeds is None:
         seeds = read_preset(options.preset).get("seeds", DEFAULT_SEEDS)
-    jobs = processes.default_jobs(options.spec.devices) if options.jobs is None else options.jobs
+    jobs = sharing.default_jobs(options.spec.devices) if options.jobs is None else options.jobs
     if seeds < 1 or jobs < 1:
         raise UserError("--seeds and --jobs: expected at least 1")
-    runs = processes.plan_runs(options, seeds, arguments)
+    runs = plan_runs(options, seeds, arguments)
     with reserved(options.output):
         with ComparisonView(runs) as view:
             processes.Comparison(runs, jobs, view.on_change).work()

@@ -8,7 +8,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 from scripts.cli.display import console
-from scripts.compare.processes import LOG, Run
+from scripts.compare.plan import Run
+from scripts.compare.processes import LOG
 
 
 class ComparisonView:

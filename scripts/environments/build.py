@@ -103,16 +103,16 @@ def find_interpreter(name: str) -> list[str]:
     for command in _candidates(definitions.dotted(newest)):
         if _output([*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]) == definitions.dotted(newest):
             return command
-    contents, wanted = definitions.ENVIRONMENTS[name].contents, definitions.dotted(newest)
+    environment, wanted = definitions.ENVIRONMENTS[name], definitions.dotted(newest)
     raise definitions.InterpreterMissing(
-        f"the {name} environment needs Python {wanted}: {contents} runs on no newer one, and this is "
-        f"{definitions.dotted(sys.version_info[:2])}. No python{wanted} was found on PATH or in pyenv. Install one, such as "
-        f"with `pyenv install {wanted}`, and run the command again."
+        f"the {name} environment needs Python {wanted}: {environment.contents} runs on no newer one, and this is "
+        f"{definitions.dotted(sys.version_info[:2])}. No python{wanted} was found on PATH or in pyenv. Install one, "
+        f"such as with `pyenv install {wanted}`, and run the command again."
     )
 
 
 def _candidates(version: str) -> Iterator[list[str]]:
-    """Yield commands that may start Python `version`: those on PATH, then pyenv's newest first."""
+    """Yield commands that may start Python `version`: on Windows `py`, then those on PATH, then those of pyenv."""
     for folder in os.get_exec_path():
         found = shutil.which(f"python{version}", path=folder)
         if found:
@@ -123,7 +123,7 @@ def _candidates(version: str) -> Iterator[list[str]]:
 
 
 def _create(interpreter: Sequence[str], folder: Path) -> None:
-    """Create an empty environment by the first means there is: venv, virtualenv, or a virtualenv fetched by pip."""
+    """Create an empty environment by the first means there is: venv, virtualenv, or a virtualenv that pip fetches."""
     if _can_run(interpreter, "import ensurepip; ensurepip.version()"):
         _run([*interpreter, "-m", "venv", str(folder)], "creating the environment")
     elif _can_run(interpreter, "import virtualenv"):

@@ -20,7 +20,8 @@ from common.runs.record import read_record
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from scripts.cli.options import CompareOptions, RunOptions, options_of, parse, parse_strategies
-from scripts.compare import processes
+from scripts.compare import processes, sharing
+from scripts.compare.plan import Run, plan_runs
 from scripts.compare.processes import Comparison
 from scripts.environments import definitions, use
 
@@ -40,9 +41,9 @@ def arguments_for(data: ImageData, *more: str) -> list[str]:
     return [*small, "--output", "out", *more]
 
 
-def plan(arguments: list[str]) -> list[processes.Run]:
+def plan(arguments: list[str]) -> list[Run]:
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
-    return processes.plan_runs(options, options.seeds or 3, arguments)
+    return plan_runs(options, options.seeds or 3, arguments)
 
 
 def test_every_backend_strategy_and_seed_is_run_and_reported(pictures, capsys) -> None:
@@ -128,7 +129,7 @@ def test_an_interrupted_comparison_ends_its_processes(pictures) -> None:
     runs = plan(arguments_for(pictures, "--seeds", "1", "--epochs", "5000", "--backends", "torch"))
     interrupted = threading.Event()
 
-    def on_change(run: processes.Run, text: str) -> None:
+    def on_change(run: Run, text: str) -> None:
         if run.steps_done and not interrupted.is_set():
             interrupted.set()
             _thread.interrupt_main()
@@ -196,9 +197,9 @@ def test_backends_without_the_model_are_left_out(pictures) -> None:
 
 def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4}, raising=False)
-    assert [processes.cores_of(job, 2) for job in range(2)] == [{0, 2, 4}, {1, 3}]
-    assert processes.cores_of(0, 1) == {0, 1, 2, 3, 4}
-    assert processes.cores_of(6, 8) == {1}
+    assert [sharing.cores_of(job, 2) for job in range(2)] == [{0, 2, 4}, {1, 3}]
+    assert sharing.cores_of(0, 1) == {0, 1, 2, 3, 4}
+    assert sharing.cores_of(6, 8) == {1}
 
 
 def test_jobs_share_the_gpus(pictures, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,16 +215,16 @@ def test_a_run_on_several_devices_gets_as_many_gpus(pictures, monkeypatch: pytes
     runs = plan(arguments_for(pictures, "--seeds", "1", "--devices", "2"))
     of_jobs = [Comparison(runs, 3, print).variables(job)["CUDA_VISIBLE_DEVICES"] for job in range(3)]
     assert of_jobs == ["1,3", "5,7", "1,3"]
-    assert processes.gpus_of(0, ["1"], 2) == ["1"]
+    assert sharing.gpus_of(0, ["1"], 2) == ["1"]
 
 
 def test_without_a_number_of_jobs_there_is_one_a_gpu_or_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert processes.default_jobs(1) == 3
-    assert processes.default_jobs(2) == 1
+    assert sharing.default_jobs(1) == 3
+    assert sharing.default_jobs(2) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert processes.default_jobs(1) == 2
-    assert processes.default_jobs(4) == 1
+    assert sharing.default_jobs(1) == 2
+    assert sharing.default_jobs(4) == 1
 
 
 @pytest.mark.parametrize(
