@@ -1,6 +1,6 @@
 """The project's chores. `python3 noxfile.py [nox arguments]` needs nothing but Python 3.11; `nox` does the same.
 
-The environments are those of `scripts/environments.py`: built once, shared by all sessions and commands. So no
+The environments are those of `scripts/environments`: built once, shared by all sessions and commands. So no
 session here has one of nox's own, and an `environment-<name>` session is only for building one by itself:
 
     python3 noxfile.py                                      lint, types and all tests
@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
 import backends  # noqa: E402
-from scripts import environments  # noqa: E402
+from scripts.environments import definitions, use  # noqa: E402
 
 if __name__ == "__main__":
-    environments.start_nox(sys.argv[1:])
+    use.start_nox(sys.argv[1:])
 
 import nox  # noqa: E402
 
@@ -40,10 +40,10 @@ SHORT_CROSSCHECK = ("--short", "--image-size", "72", "--batch-size", "8", "--ste
 def python_of(session: nox.Session, name: str) -> str:
     """The interpreter of environment `name`, built first if need be; skips the session if no Python can run it."""
     try:
-        return str(environments.ensure(name))
-    except environments.InterpreterMissing as missing:
+        return str(use.ensure(name))
+    except definitions.InterpreterMissing as missing:
         session.skip(str(missing))
-    except environments.EnvironmentFailed as failed:
+    except definitions.EnvironmentFailed as failed:
         session.error(str(failed))
 
 
@@ -51,7 +51,7 @@ def run_command(session: nox.Session, command: str) -> None:
     """Run `scripts.<command>` with the session's arguments, from where nox was called; it finds its own environment."""
     with session.chdir(session.invoked_from):
         arguments = ["-m", f"scripts.{command}", *session.posargs]
-        session.run(sys.executable, "-P", *arguments, env=environments.project_variables(), external=True)
+        session.run(sys.executable, "-P", *arguments, env=use.project_variables(), external=True)
 
 
 @nox.session(venv_backend="none")
@@ -71,9 +71,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session(name="tests-common", venv_backend="none")
 def tests_common(session: nox.Session) -> None:
-    """Test what knows no framework."""
-    command = ["-m", "pytest", *IN_PARALLEL, "tests/common", "tests/scripts", "tests/browser", *session.posargs]
+    """Test what knows no framework, and run the examples in its docstrings."""
+    folders = ("tests/test_layout.py", "tests/common", "tests/scripts", "tests/browser")
+    command = ["-m", "pytest", *IN_PARALLEL, *folders, *session.posargs]
     session.run(python_of(session, "tools"), *command, external=True)
+    if not session.posargs:
+        examples = ["-m", "pytest", "-q", "--doctest-modules", "common", "--ignore-glob=*/__main__.py"]
+        session.run(python_of(session, "tools"), *examples, external=True)
 
 
 @nox.session(name="crosscheck-short", venv_backend="none")
@@ -104,8 +108,8 @@ def add_environment_session(name: str) -> None:
             session.error(f"unknown arguments: {', '.join(sorted(unknown))}; there are --cuda and --no-cuda")
         cuda = True if "--cuda" in session.posargs else False if "--no-cuda" in session.posargs else None
         try:
-            python = environments.ensure(name, cuda=cuda)
-        except environments.EnvironmentFailed as failed:
+            python = use.ensure(name, cuda=cuda)
+        except definitions.EnvironmentFailed as failed:
             session.error(str(failed))
         session.log(f"{python} is ready")
 
@@ -125,7 +129,7 @@ def add_command_session(name: str, summary: str) -> None:
 
 for _name in backends.NAMES:
     add_sessions_of_backend(_name)
-for _name in environments.ENVIRONMENTS:
+for _name in definitions.ENVIRONMENTS:
     add_environment_session(_name)
 add_command_session("run", "Run the experiment: -- --backend torch ...")
 add_command_session("sweep", "Vary the experiment: -- --vary learning_rate=1e-5..1e-1:log ...")

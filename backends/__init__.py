@@ -27,19 +27,28 @@ class BackendNotInstalled(ImportError):
 
 
 def missing_modules(name: str) -> list[str]:
-    """The modules that backend `name` needs and this interpreter lacks; looks them up without importing them."""
+    """Return the modules that backend `name` needs and this interpreter lacks, without importing any of them."""
     return [module for module in REQUIRED_MODULES[name] if importlib.util.find_spec(module) is None]
 
 
 def is_installed(name: str) -> bool:
-    """Whether this interpreter has every module that backend `name` needs."""
+    """Return whether this interpreter has every module that backend `name` needs."""
     return not missing_modules(name)
 
 
 def load(name: str) -> Backend:
-    """Import backend `name` and return its package, which provides what `common.contract.backend.Backend` documents.
+    """Import backend `name` and return its package.
 
-    Raises KeyError for a name not in `NAMES`, and BackendNotInstalled when its packages are missing.
+    A name that is not in `NAMES` ends in a KeyError.
+
+    Args:
+        name: One of `NAMES`.
+
+    Returns:
+        The package `backends.<name>`, which has the functions that `common.contract.backend.Backend` documents.
+
+    Raises:
+        BackendNotInstalled: A package of the backend is missing; the message says how to install it.
     """
     missing = missing_modules(name)
     if missing:
@@ -48,7 +57,7 @@ def load(name: str) -> Backend:
             f"`python -m scripts.run --backend {name}` builds an environment that has everything; "
             f'`pip install ".[{name}]"` installs it into this one.'
         )
-    # Only here: what finds the environments imports this package in a bare interpreter.
+    # Imported only here, because the code that finds the environments imports this package in a bare interpreter.
     from common.system.machine import keep_freed_memory
 
     keep_freed_memory()
@@ -56,5 +65,9 @@ def load(name: str) -> Backend:
 
 
 def chapter_file(name: str) -> Path:
-    """The file with the chapter's own code in the framework of backend `name`."""
+    """Return the path of the file with the chapter's own code in the framework of backend `name`.
+
+    >>> chapter_file("jax").parts[-3:]
+    ('backends', 'jax', 'chapter.py')
+    """
     return Path(__file__).parent / name / "chapter.py"

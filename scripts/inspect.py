@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scripts.command import backend_wanted, start
+from scripts.cli.command import backend_wanted, start
 
 
 def main(arguments: list[str]) -> int:
-    """Print the tables; return the exit code."""
-    from scripts.options import InspectOptions, parse
+    """Print the tables, or JSON with --json, and return the exit code."""
+    from scripts.cli.options import InspectOptions, parse
 
     options = parse(InspectOptions, "inspect", arguments)
     import json
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     import backends
     from common.devices import precision
     from common.runs import description
-    from scripts.display import console, show_inspection
+    from scripts.cli.display import console, show_inspection
 
     # The networks are the same on any number of devices.
     spec = options.spec.replace(devices=1)

@@ -1,23 +1,23 @@
-"""One backend's part of crosscheck: write a probe file."""
+"""Write the probe file of one backend, its part of `scripts.crosscheck`."""
 
 from __future__ import annotations
 
-from scripts.command import start, value_of
+from scripts.cli.command import start, value_of
 
 
 def backend_of(arguments: list[str]) -> str | None:
-    """The backend named in the arguments."""
+    """Return the backend that --backend names, or None without that option."""
     return value_of(arguments, "--backend")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the probe; return the exit code."""
+    """Write the probe and return the exit code."""
     import tyro
 
     import backends
     from common.crosscheck import probe, scenarios
     from common.runs.experiment import load_data
-    from scripts.options import ProbeOptions
+    from scripts.cli.options import ProbeOptions
 
     options = tyro.cli(ProbeOptions, prog="python -m scripts.probe", args=arguments)
     spec = options.spec()

@@ -1,19 +1,19 @@
-"""Show the data: a grid of the first images of the first class and the last of the last class, as a PNG file."""
+"""Show the data: write the first images of the first class and the last of the last class as one PNG file."""
 
 from __future__ import annotations
 
-from scripts.command import start
+from scripts.cli.command import start
 
 COLUMNS = 8
 
 
 def main(arguments: list[str]) -> int:
-    """Write the picture; return the exit code."""
-    from scripts.options import ShowOptions, parse
+    """Write the picture, print the sizes and classes of the data, and return the exit code."""
+    from scripts.cli.options import ShowOptions, parse
 
     options = parse(ShowOptions, "show", arguments)
     from common.runs.experiment import load_data
-    from scripts.display import console, write_grid
+    from scripts.cli.display import console, write_grid
 
     data = load_data(options.spec)
     first = [sample for sample in data.train if sample.label == 0][:COLUMNS]

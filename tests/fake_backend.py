@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from common.contract.backend import Models
+from common.contract.experiment import Experiment
 from common.contract.results import History, Predictions
+from common.contract.watch import Watch
 from common.devices.device import Device
 from common.method.loss import target_table
 from common.method.phases import Phase
+from common.method.plan import make_plan
 from common.network import resnet
 from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places
 from common.spec.experiment import ExperimentSpec
@@ -87,7 +90,8 @@ class FakeBackend:
         return head
 
     def train_fine_tuning(self, model, spec, data, param_group=True, watch=None) -> History:
-        return loop.fit(self, model, spec, data, param_group, watch)  # type: ignore[arg-type]
+        plan = make_plan(spec, data, param_group)
+        return loop.fit(Experiment(self, plan, data, watch or Watch()), model)  # type: ignore[arg-type]
 
     def logits(self, model: Model, images: Any) -> np.ndarray:
         return logits(model, images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import backends
 import scripts.run
-from scripts import command
+from scripts.cli import command
 from tests.fake_backend import FakeBackend
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Input pipelines for JAX: the shared one's batches as arrays, and Grain, JAX's own library for input."""
+"""Input pipelines for JAX: the shared pipeline's batches as arrays, and Grain, JAX's own input library."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ from common.spec.experiment import ExperimentSpec
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[Array, Array]:
-    """See `common.contract.backend.Backend.from_shared`: images stay (N, H, W, 3), labels become JAX's integers."""
+    """Return a batch of the shared pipeline for JAX: images stay (N, H, W, 3) float32, labels (N,) become int32.
+
+    With one device both become JAX arrays. With several they stay NumPy arrays, and `backends.jax.training.shard_batch`
+    shares them out.
+    """
     if runtime.devices_in_use > 1:
-        # Each device will take its part of them.
+        # Left in NumPy, because `shard_batch` copies each device's share to it.
         return images, labels.astype(np.int32)
     return jnp.asarray(images), jnp.asarray(labels.astype(np.int32))
 
@@ -29,8 +33,20 @@ def from_shared(images: Images, labels: Labels) -> tuple[Array, Array]:
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[Array, Array]]:
-    """See `common.contract.backend.Backend.native_train_batches`."""
-    # Grain derives from one seed the order and, with an image's place in it, the draws of each image.
+    """Return one epoch of shuffled, augmented batches that Grain computes in threads.
+
+    Grain shuffles and draws with a seed that is made of the experiment's seed and the epoch.
+
+    Args:
+        spec: The experiment: seed, batch size and number of threads (`workers`).
+        transform: The preprocessing and augmentation.
+        samples: The training images.
+        epoch: Number of the epoch, which makes its draws differ from those of the others.
+
+    Returns:
+        Batches as `from_shared` gives them; the last one may be smaller.
+    """
+    # From this one seed Grain derives the order, and with an image's place in the order the draws of that image.
     (seed,) = np.random.SeedSequence([spec.seed, epoch]).generate_state(1)
     dataset = grain.MapDataset.source(samples).seed(int(seed)).shuffle().random_map(Augment(transform))
     return batches(dataset, spec)
@@ -39,14 +55,21 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[Array, Array]]:
-    """See `common.contract.backend.Backend.native_test_batches`."""
+    """Return all samples in order, in batches that Grain computes in threads, as `from_shared` gives them."""
     return batches(grain.MapDataset.source(samples).map(Prepare(transform)), spec)
 
 
 def batches(dataset: grain.MapDataset, spec: ExperimentSpec) -> Iterable[tuple[Array, Array]]:
-    """Batches of (image, label), computed ahead.
+    """Return batches of images and labels that Grain computes ahead, up to two batches of images.
 
-    Grain's threads are enough, as Pillow gives up the interpreter lock; its processes would each import JAX again.
+    Grain's threads are enough, because Pillow releases the interpreter lock; its processes would each import JAX again.
+
+    Args:
+        dataset: The (image, label) pairs.
+        spec: The experiment: batch size and number of threads (`workers`).
+
+    Returns:
+        Batches as `from_shared` gives them; the last one may be smaller.
     """
     read_options = grain.ReadOptions(num_threads=spec.workers, prefetch_buffer_size=2 * spec.batch_size)
     ready = dataset.to_iter_dataset(read_options).batch(spec.batch_size, drop_remainder=False)
@@ -54,15 +77,16 @@ def batches(dataset: grain.MapDataset, spec: ExperimentSpec) -> Iterable[tuple[A
 
 
 class Augment(grain.transforms.RandomMap):
-    """Sample -> augmented training image (H, W, 3) float32, and label.
+    """Turn a sample into an augmented training image, (H, W, 3) float32, and its label.
 
-    Pillow resizes: the photographs are all of different sizes, and JAX would compile its resize for each of them.
+    Pillow resizes it: the photographs all differ in size, and JAX would compile its resize anew for each size.
     """
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
 
     def random_map(self, element: Sample, rng: np.random.Generator) -> tuple[Images, np.int64]:
+        """Return the augmented image and the label of a sample, with the draws of `rng`."""
         image, size = open_rgb(element.path), self.transform.image_size
         if self.transform.train_crop == "random_resized_crop":
             box = crops.random_crop_box(image.width, image.height, rng.random(40))
@@ -79,10 +103,11 @@ class Augment(grain.transforms.RandomMap):
 
 
 class Prepare(grain.transforms.Map):
-    """Sample -> test image (H, W, 3) float32, cropped at the centre, and label."""
+    """Turn a sample into a test image, (H, W, 3) float32 and cropped at the centre, and its label."""
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
 
     def map(self, element: Sample) -> tuple[Images, np.int64]:
+        """Return the test image and the label of a sample."""
         return crops.test_image(open_rgb(element.path), self.transform), np.int64(element.label)

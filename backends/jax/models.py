@@ -24,7 +24,19 @@ BUILDERS = {"resnet18": flaxmodels.ResNet18, "resnet50": flaxmodels.ResNet50}
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `common.contract.backend.Backend.build_models`."""
+    """Build the three networks from flaxmodels, on the device of `spec`, or with the same numbers on each of several.
+
+    All values are first gathered by torchvision's name in NumPy, and each network gets a copy of its own; so training
+    one changes no other. With `initial_values` = shared the new values are those of every backend; otherwise
+    flaxmodels' and JAX's initialisers draw them. Weights that do not fit end in a UserError.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The source network, the network to fine-tune and the one to train from scratch; the first two are None without
+        weights.
+    """
     shared = spec.initial_values == "shared"
     pretrained = fine_tune = None
     if spec.weights != "none":
@@ -38,7 +50,7 @@ def build_models(spec: ExperimentSpec) -> Models:
 
 
 def build_network(spec: ExperimentSpec, arrays: Arrays) -> Model:
-    """The network of `spec` with these numbers, on its device."""
+    """Build the network of `spec` with the values `arrays`, by torchvision's name, where `placement` puts it."""
     module = make_module(spec, len(arrays["fc.bias"]))
     if any(map(lora.is_adapter, arrays)):
         module = Adapted(module, spec.lora_scale)
@@ -47,7 +59,7 @@ def build_network(spec: ExperimentSpec, arrays: Arrays) -> Model:
 
 
 def make_module(spec: ExperimentSpec, classes: int) -> nn.Module:
-    """The network without numbers."""
+    """Return the Flax module of the network, which holds no parameters."""
     # With pretrained="imagenet" flaxmodels opens its weights file anew each time the module is applied.
     return BUILDERS[spec.model](
         output="logits", pretrained=None, normalize=False, num_classes=classes, dtype=compute_type(spec)
@@ -55,7 +67,7 @@ def make_module(spec: ExperimentSpec, classes: int) -> nn.Module:
 
 
 def read_source(spec: ExperimentSpec) -> Arrays:
-    """The numbers of the source network by torchvision's names."""
+    """Return the source network's arrays by torchvision's name, of flaxmodels or of a weights file."""
     if spec.weights == "imagenet":
         return zoo_arrays(spec)
     checkpoint = sources.read_for(spec)
@@ -64,13 +76,25 @@ def read_source(spec: ExperimentSpec) -> Arrays:
 
 
 def zoo_arrays(spec: ExperimentSpec) -> Arrays:
-    """The ImageNet weights of flaxmodels, downloaded once into the temporary folder, which is its default."""
+    """Return flaxmodels' ImageNet weights by torchvision's name.
+
+    They are downloaded once, into flaxmodels' default folder: `flaxmodels` in the temporary folder.
+
+    Args:
+        spec: The experiment, whose `model` is the architecture.
+
+    Returns:
+        All parameters and running statistics in torchvision's layout, float32.
+
+    Raises:
+        UserError: The file cannot be downloaded or is damaged.
+    """
     url = URLS[spec.model]
     path = f"{tempfile.gettempdir()}/flaxmodels/{spec.model}_weights.h5"
     try:
         with h5py.File(flaxmodels.utils.download(None, url), "r") as file:
             arrays = read_flaxmodels_file(file, spec.model)
-    # flaxmodels stores whatever the server answers, so a damaged file shows itself only when it is read.
+    # flaxmodels stores whatever the server answers, so damage is noticed only when the file is read.
     except (OSError, KeyError) as error:
         raise UserError(
             f"weights = 'imagenet': flaxmodels could not download and read {spec.model} ({type(error).__name__}). "
@@ -82,14 +106,14 @@ def zoo_arrays(spec: ExperimentSpec) -> Arrays:
 
 
 def native_head(spec: ExperimentSpec) -> Arrays:
-    """A new head as the chapter has it: glorot-uniform weight and zero bias, drawn by JAX."""
+    """Draw a new head with JAX as the chapter does: Glorot-uniform weight and zero bias."""
     key = jax.random.fold_in(jax.random.key(spec.seed), 1)
     kernel = nn.initializers.glorot_uniform()(key, (resnet.features(spec.model), spec.classes))
     return {"fc.weight": to_torchvision(kernel), "fc.bias": np.zeros(spec.classes, np.float32)}
 
 
 def native_network(spec: ExperimentSpec) -> Arrays:
-    """Random values of flaxmodels' own initialisers (LeCun-normal convolutions) under a new head."""
+    """Draw a network with flaxmodels' own initialisers (LeCun-normal convolutions), under a new head."""
     module = make_module(spec, spec.classes)
     # lazy_init draws the parameters without running the network; their shapes do not depend on the image's size.
     variables = module.lazy_init(jax.random.key(spec.seed), jax.ShapeDtypeStruct((1, 32, 32, 3), module.dtype))

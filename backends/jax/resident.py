@@ -1,4 +1,4 @@
-"""Images in the device's memory, and batches that JAX makes from them there."""
+"""Images in the device's memory, and batches that one compiled JAX function makes of them there."""
 
 from __future__ import annotations
 
@@ -17,18 +17,43 @@ from common.spec.experiment import ExperimentSpec
 
 
 def to_device(spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Array:
-    """See `common.contract.backend.Backend.to_device`."""
+    """Copy the pixels of all images, (segments, SEGMENT, 3) uint8, to the experiment's device."""
     return jax.device_put(pixels, runtime.find_device(spec))
 
 
 def resident_batch(store: Array, places: Places, frame: Frame, labels: Labels) -> tuple[Array, Array]:
-    """See `common.contract.backend.Backend.resident_batch`."""
+    """Make a batch as `from_shared` gives it, on the device, from the pixels in `store`.
+
+    `common.contract.backend.Backend.resident_batch` defines the arithmetic. `make_images` is its compiled part. JAX
+    returns before the device has computed.
+
+    Args:
+        store: What `to_device` returned.
+        places: Where the images are, and where the pixels of their squares look.
+        frame: What the function is compiled for: the rows and pixels that are gathered, the side, the normalisation.
+        labels: (N,).
+
+    Returns:
+        The images, (N, side, side, 3) float32, and the labels, (N,) int32.
+    """
     return make_images(store, places, frame), jnp.asarray(labels.astype(np.int32))
 
 
 @functools.partial(jax.jit, static_argnames=("frame",), compiler_options=runtime.COMPILER_OPTIONS)
 def make_images(store: Array, places: Places, frame: Frame) -> Array:
-    """The images of `resident_batch`; compiled once for each frame and number of images."""
+    """Gather, resize and normalise the images of a batch: (N, side, side, 3) float32.
+
+    XLA compiles the function once for each frame and number of images. It gathers with int32 indices, and resizes with
+    two matrix products of float32, one along each axis.
+
+    Args:
+        store: (segments, SEGMENT, 3) uint8.
+        places: Where the images are, and where the pixels of their squares look.
+        frame: The sizes and the normalisation; a static argument.
+
+    Returns:
+        (value * scale - mean) / std of each value of the resized images.
+    """
     begin, across = places.segments.astype(jnp.int32)[:, :, None, None]
     rows, pieces = (jnp.arange(count, dtype=jnp.int32) for count in (frame.height, frame.width // SEGMENT))
     places_in_store = jnp.minimum(begin + across * rows[:, None] + pieces, len(store) - 1)
@@ -44,7 +69,19 @@ def make_images(store: Array, places: Places, frame: Frame) -> Array:
 
 
 def coefficients(axis: Array, side: int, length: int) -> tuple[Array, Array]:
-    """What each of `length` pixels along an axis counts in each output pixel: (N, side, length), in two digits."""
+    """Compute the resampling coefficients along one axis as two digits: c = high / DIGIT + low / DIGIT**2.
+
+    Pixel x counts w(x) = max(0, reach - |(2 x + 1) unit - (start + i step)|) for output pixel i, and 0 from `size` on.
+    c = w(x) / sum of w, rounded to a multiple of DIGIT**-2, halves upwards. All of it is computed in int32.
+
+    Args:
+        axis: (5, N) unit, start, step, reach and size of each image, as in `Places.first`.
+        side: Number of output pixels.
+        length: Number of pixels along the axis that are gathered.
+
+    Returns:
+        high and low, each (N, side, length) float32 with whole numbers.
+    """
     unit, start, step, reach, size = axis.astype(jnp.int32)[:, :, None, None]
     pixels, outputs = (jnp.arange(count, dtype=jnp.int32) for count in (length, side))
     distance = jnp.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
@@ -56,6 +93,17 @@ def coefficients(axis: Array, side: int, length: int) -> tuple[Array, Array]:
 
 
 def resize_rows(images: Array, high: Array, low: Array) -> Array:
-    """Images (N, 3, H, W) with their rows resized to whole numbers, and transposed: (N, 3, side, H)."""
+    """Resize the rows of images, round the values to whole numbers, halves upwards, and transpose the images.
+
+    The sums of either digit are exact in float32 for up to 32 pixels at once (`common.preprocessing.resampling.DIGIT`).
+
+    Args:
+        images: (N, 3, H, W) float32 with whole numbers.
+        high: (N, side, W) first digits of the resampling coefficients.
+        low: (N, side, W) second digits.
+
+    Returns:
+        (N, 3, side, H): floor(sum of c * image + 1/2), transposed so that the columns can be resized next.
+    """
     high, low = (jnp.einsum("nchw,nsw->ncsh", images, digit) for digit in (high, low))
     return jnp.floor((high + jnp.floor(low / DIGIT) + DIGIT // 2) / DIGIT)

@@ -18,14 +18,22 @@ from common.system.machine import available_cores
 
 # Given to every jax.jit: XLA adds in any order on a GPU unless it is told not to.
 COMPILER_OPTIONS = {"xla_gpu_deterministic_ops": True}
-# How many devices share the work, set by `prepare`.
+# Number of devices that share the work, set by `prepare`.
 devices_in_use = 1
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `common.contract.backend.Backend.prepare`.
+    """Choose the devices and set JAX to exact, repeatable arithmetic; with several devices join the other processes.
 
-    JAX has no global generator to seed: every random draw here is given a key made from the seed.
+    Matrix products get full float32 precision (no TF32), and float64 is switched on for `precision` = fp64. JAX has no
+    global generator to seed: every random draw in this backend gets a key made of the experiment's seed. A missing
+    device ends in a UserError (`find_device`).
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The kind of device and its description; for a GPU its compute capability too.
     """
     global devices_in_use
     if spec.devices > 1:
@@ -46,9 +54,15 @@ def prepare(spec: ExperimentSpec) -> Device:
 
 
 def join(spec: ExperimentSpec) -> None:
-    """Have as many virtual devices on the CPU as the experiment asks of this process, and meet the other processes.
+    """Create this process's share of virtual CPU devices, and connect it with the other processes of the experiment.
 
-    Raises RunError where JAX has started with another number already: it takes such settings only before.
+    JAX takes such settings only before it starts.
+
+    Args:
+        spec: The experiment.
+
+    Raises:
+        RunError: JAX has started already, with another number of devices.
     """
     world, here = processes.world_of(spec), processes.local_devices(spec)
     try:
@@ -62,8 +76,17 @@ def join(spec: ExperimentSpec) -> None:
 
 
 def find_device(spec: ExperimentSpec) -> jax.Device:
-    """The JAX device that `spec.device` means, of several this process's first; raises UserError where JAX sees no GPU
-    or too few."""
+    """Return the JAX device that `spec.device` means; of several, the first of this process.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: JAX sees no GPU where one is asked for, or fewer devices than this process needs.
+    """
     device, here = first_device(spec), processes.local_devices(spec)
     seen = len(jax.local_devices(backend=device.platform))
     if seen < here:
@@ -75,12 +98,15 @@ def find_device(spec: ExperimentSpec) -> jax.Device:
 
 
 def placement(spec: ExperimentSpec) -> Sharding:
-    """Where the numbers of a network are: on the experiment's device, or alike on each of several."""
+    """Return where the arrays of a network are kept: on the experiment's device, or replicated on each of several.
+
+    The mesh has one axis, `batch`. Its devices are in the order of the processes, in which batches are shared.
+    """
     first = find_device(spec)
     if spec.devices == 1:
         return SingleDeviceSharding(first)
     here, devices = processes.local_devices(spec), jax.devices(first.platform)
-    # As many of each process, in the order of the processes, as batches are shared.
+    # The same number from each process, in the order of the processes, because batches are shared in that order.
     chosen = [
         device
         for process in range(processes.world().size)
@@ -90,8 +116,17 @@ def placement(spec: ExperimentSpec) -> Sharding:
 
 
 def first_device(spec: ExperimentSpec) -> jax.Device:
-    """The first device of this process that is of the kind that `spec.device` means; raises UserError for `gpu` where
-    JAX sees none."""
+    """Return this process's first GPU if JAX sees one and `spec.device` is not `cpu`, otherwise its first CPU.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: `spec.device` is `gpu` and JAX sees none.
+    """
     if spec.device != "cpu":
         try:
             return jax.local_devices(backend="gpu")[0]
@@ -105,24 +140,24 @@ def first_device(spec: ExperimentSpec) -> jax.Device:
 
 
 def dtype_of(spec: ExperimentSpec) -> str:
-    """The type of the parameters; raises RuntimeError when `prepare` did not set JAX up for it."""
+    """Return the dtype of the parameters; raise RuntimeError if `prepare` did not set JAX up for it."""
     if jax.config.jax_enable_x64 != (spec.precision == "fp64"):
         raise RuntimeError(f"JAX is not set up for {spec.precision}: call prepare(spec) first")
     return precision.parameter_type(spec)
 
 
 def compute_type(spec: ExperimentSpec) -> str:
-    """The type that convolutions and the head compute in."""
+    """Return the dtype that convolutions and the head compute in: bfloat16 for bf16, else the parameters'."""
     return "bfloat16" if spec.precision == "bf16" else dtype_of(spec)
 
 
 def versions() -> dict[str, str]:
-    """See `common.contract.backend.Backend.versions`."""
+    """Return the version of JAX and of each package beside it that computes or reads images."""
     return {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "flaxmodels", "grain")}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `common.contract.backend.Backend.peak_gpu_memory`."""
+    """Return the most bytes that XLA has held on the GPU; None on a CPU, or where XLA does not count them."""
     device = jax.config.jax_default_device
     if device is None or device.platform != "gpu":
         return None
@@ -131,7 +166,10 @@ def peak_gpu_memory() -> int | None:
 
 
 def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.matmul_benchmark`."""
+    """Return a function that multiplies two square matrices of `side` rows and waits for the product.
+
+    XLA compiles the product; without `block_until_ready` a call would return before the device has computed.
+    """
     left, right = (jnp.ones((side, side), compute_type(spec), device=find_device(spec)) for _ in range(2))
     multiply = jax.jit(jnp.matmul, compiler_options=COMPILER_OPTIONS)
 

@@ -1,4 +1,8 @@
-"""One step in JAX, gradients, logits; each is a pure function that XLA compiles."""
+"""The training step, gradients and logits in JAX.
+
+Each is a pure function that XLA compiles as a whole: it takes parameters, statistics and optimizer state as arguments
+and returns new ones.
+"""
 
 from __future__ import annotations
 
@@ -28,28 +32,37 @@ from common.spec.experiment import ExperimentSpec
 
 
 class State(NamedTuple):
-    """All that a step changes."""
+    """Hold everything that a step changes."""
 
     params: Tree
+    """Parameters, those that do not learn included."""
     batch_stats: Tree
+    """BatchNorm's running means and variances."""
     optimizer_state: optax.OptState
+    """State of `backends.jax.optimizer.make_optimizer`."""
     loss_sum: Array
+    """() sum of the plain cross-entropies since the last `read_sums`."""
     correct: Array
+    """() number of correct top-1 answers since the last `read_sums`."""
 
 
 class Batch(NamedTuple):
-    """What a step learns from."""
+    """Hold what a step learns from."""
 
     images: Array
     """(N, H, W, 3)"""
     labels: Array
     """(N,)"""
     targets: Array
-    """(classes, classes): the row of each class's targets."""
+    """(classes, classes): row k holds the targets of class k (`common.method.loss.target_table`)."""
 
 
 class Trainer:
-    """See `common.contract.backend.Trainer`."""
+    """Train one model through one phase with one compiled function, `update`.
+
+    A Trainer holds what JAX's pure functions cannot: the optimizer's state and the two sums. A trained parameter that
+    is in no group or in two ends in a RuntimeError when the Trainer is made.
+    """
 
     def __init__(
         self, model: Model, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -58,7 +71,7 @@ class Trainer:
         self.recipe = make_recipe(model, spec, phase)
         self.rates = Rates(phase.learning_rates, spec.weight_decay)
         optimizer = make_optimizer(self.recipe, self.rates, model.module.architecture)
-        # Told their device like the outputs of a step, these need no second compilation at the second step.
+        # Placed explicitly, as the outputs of a step are, so that the second step needs no second compilation.
         self.optimizer_state = jax.device_put(optimizer.init(model.params), model.placement)
         self.targets = jnp.array(
             target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.placement
@@ -66,7 +79,17 @@ class Trainer:
         self.loss_sum, self.correct = zero_sums(model)
 
     def train_step(self, images: Array, labels: Array, rate_factor: float = 1.0) -> None:
-        """See `common.contract.backend.Trainer.train_step`."""
+        """Call the compiled update and replace the model's arrays, the optimizer's state and the sums by its results.
+
+        The call donates the old arrays, whose memory XLA reuses: nothing may read them afterwards. It returns before
+        the device has computed. The learning rates are arguments of the compiled function, so a new rate needs no
+        compilation.
+
+        Args:
+            images: (N, H, W, 3) float32; of several processes, this one's share of the batch.
+            labels: (N,) int32 of the whole batch.
+            rate_factor: Multiple of all learning rates in this step.
+        """
         model = self.model
         images, labels = shard_batch(model, images, len(labels)), shard_batch(model, labels)
         state = State(model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct)
@@ -76,7 +99,7 @@ class Trainer:
         model.params, model.batch_stats, self.optimizer_state, self.loss_sum, self.correct = state
 
     def read_sums(self) -> tuple[float, int]:
-        """See `common.contract.backend.Trainer.read_sums`."""
+        """Wait for the device, return the sum of losses and the number of correct answers, and set both to zero."""
         sums = float(self.loss_sum), int(self.correct)
         self.loss_sum, self.correct = zero_sums(self.model)
         return sums
@@ -87,14 +110,28 @@ class Trainer:
     jax.jit, static_argnames=("module", "recipe"), donate_argnames=("state",), compiler_options=COMPILER_OPTIONS
 )
 def update(module: nn.Module, recipe: Recipe, state: State, rates: Rates, batch: Batch) -> State:
-    """Return the state after one step. Compiled once for each recipe and each shape of the images."""
+    """Return the state after one step: forward pass, gradient, Optax update and sums in one compiled function.
+
+    It is compiled once for each module, recipe and shape of the images. `state` is donated. If an update is not finite,
+    the loss sum becomes NaN.
+
+    Args:
+        module: The network; a static argument.
+        recipe: The settings it is compiled for; a static argument.
+        state: What the step changes.
+        rates: Learning rates and weight decay.
+        batch: Images, labels and the table of targets.
+
+    Returns:
+        The new state.
+    """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     targets = batch.targets[batch.labels]
     gradient, (logits, batch_stats) = differentiate(module, recipe, variables, batch.images, targets)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     optimizer = make_optimizer(recipe, rates, module.architecture)
     changes, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    # A relu that XLA on a CPU fuses with a sum makes 0 of NaN: of a divergence the loss alone may show nothing.
+    # On a CPU, a ReLU that XLA fuses with a sum turns NaN into 0, so the loss alone may not show a divergence.
     finite = jnp.isfinite(optax.tree.norm(changes))
     return State(
         optax.apply_updates(state.params, changes),
@@ -110,9 +147,11 @@ def differentiate(
 ) -> tuple[Tree, tuple[Array, Tree]]:
     """Return the gradient of the loss by parameter, and with it the logits and the new running statistics.
 
+    `jax.grad` differentiates the loss as a function of the parameters.
+
     Args:
         module: The network.
-        recipe: What the step is compiled for.
+        recipe: The settings that the step is compiled for.
         variables: The network's `params` and `batch_stats`.
         images: (N, H, W, 3).
         targets: (N, classes) target probabilities, or multiples of them.
@@ -133,9 +172,9 @@ def reduced_loss(logits: Array, targets: Array, reduction: str) -> Array:
 
 
 def forward(module: nn.Module, variables: Tree, batch_norm: BatchNorm, images: Array) -> tuple[Array, Tree]:
-    """Return logits, in the type of the parameters, and the new running statistics.
+    """Return the logits, in the dtype of the parameters, and the new running statistics.
 
-    Flax has no training mode: evaluation is nothing but frozen statistics in every stage.
+    Flax's modules get no training mode here: evaluation mode means frozen statistics in every stage.
     """
     with nn.intercept_methods(batch_norm), nn.intercept_methods(strided_product):
         logits, changed = module.apply(variables, images.astype(module.dtype), mutable=["batch_stats"])
@@ -150,14 +189,29 @@ def gradients(
     labels: Array,
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
-    """See `common.contract.backend.Backend.gradients`."""
+    """Return the gradient of the loss, without weight decay, by torchvision's name of the trained parameter.
+
+    The step is in training mode with `phase.frozen_statistics`. The function is pure: it drops the new running
+    statistics and leaves the model as it is.
+
+    Args:
+        model: The network.
+        spec: The experiment: loss, class weights and label smoothing.
+        phase: The phase, which says what trains.
+        images: (N, H, W, 3) float32; of several processes, this one's share of the batch.
+        labels: (N,) int32 of the whole batch.
+        class_counts: Training images of each class, for balanced class weights.
+
+    Returns:
+        Arrays in torchvision's layout, in the order of the forward pass.
+    """
     targets = jnp.array(
         target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.placement
     )
     images, labels = shard_batch(model, images, len(labels)), shard_batch(model, labels)
     recipe = make_recipe(model, spec, phase)
     tree = compiled_gradients(model.module, recipe, model.variables, images, targets[labels])
-    # jit returns a dictionary in the order of its sorted keys; this is the order of the forward pass.
+    # jit sorts the keys of a dictionary it returns; this restores the order of the forward pass.
     return {name: to_torchvision(tree[name]) for name in flax_paths(model.module.architecture) if name in tree}
 
 
@@ -165,26 +219,33 @@ def gradients(
 def compiled_gradients(
     module: nn.Module, recipe: Recipe, variables: Tree, images: Array, targets: Array
 ) -> dict[str, Array]:
-    """Return the gradient by name of the trained parameter; XLA leaves out the others."""
+    """Return the gradients of the trained parameters by torchvision's name, in Flax's layout; XLA omits the others."""
     flat = flatten_dict(differentiate(module, recipe, variables, images, targets)[0])
     paths = flax_paths(module.architecture)
     return {name: flat[paths[name][1:]] for name in recipe.trained}
 
 
 def logits(model: Model, images: Array) -> NDArray[np.floating]:
-    """See `common.contract.backend.Backend.logits`."""
+    """Return the logits in evaluation mode, (N, classes), as a NumPy array.
+
+    With several processes `images` is this one's equal share of the batch, and the rows of all processes are gathered.
+    """
     images = shard_batch(model, images, len(images) * jax.process_count())
     return of_all_devices(compiled_logits(model.module, model.variables, images))
 
 
 @functools.partial(jax.jit, static_argnames=("module",), compiler_options=COMPILER_OPTIONS)
 def compiled_logits(module: nn.Module, variables: Tree, images: Array) -> Array:
-    """Logits in evaluation mode."""
+    """Return the logits in evaluation mode, in which every stage has frozen statistics."""
     return forward(module, variables, BatchNorm(module.architecture, frozenset(STAGES)), images)[0]
 
 
 def feature_extractor(model: Model) -> Callable[[Array], NDArray[np.float32]]:
-    """See `common.contract.backend.Backend.feature_extractor`."""
+    """Return a function that computes the head's input from a batch of images, (N, features) float32.
+
+    It is the whole network in evaluation mode, with an interceptor that skips the head. It reads the model's arrays at
+    each call and holds no copies.
+    """
 
     def extract(images: Array) -> NDArray[np.float32]:
         images = shard_batch(model, images, len(images) * jax.process_count())
@@ -196,15 +257,24 @@ def feature_extractor(model: Model) -> Callable[[Array], NDArray[np.float32]]:
 
 @functools.partial(jax.jit, static_argnames=("module",), compiler_options=COMPILER_OPTIONS)
 def compiled_features(module: nn.Module, variables: Tree, images: Array) -> Array:
-    """What the head sees: the network's output when the head passes its input on."""
+    """Return the head's input: the network's output when the head passes its input on."""
     with nn.intercept_methods(without_head):
         return forward(module, variables, BatchNorm(module.architecture, frozenset(STAGES)), images)[0]
 
 
 def shard_batch(model: Model, values: Array, count: int | None = None) -> Array:
-    """Values that several devices compute with: those of a batch of `count` images shared by them where that is
-    possible, all others on each of them. XLA then adds over the devices wherever a step sums over a batch, BatchNorm's
-    means and the gradients included.
+    """Place an array on the model's devices: split along the batch if it divides evenly, otherwise whole on each.
+
+    From this sharding XLA derives the all-reduce wherever a step sums over a batch, in the gradients and in
+    synchronised BatchNorm's means. With one device the array is returned as it is.
+
+    Args:
+        model: The network, which knows its devices.
+        values: Images, or labels; of several processes, this one's part.
+        count: Number of images in the whole batch, if the array is to be split; None to have all of it on each device.
+
+    Returns:
+        The array, sharded or replicated.
     """
     if not isinstance(model.placement, NamedSharding):
         return values
@@ -215,10 +285,10 @@ def shard_batch(model: Model, values: Array, count: int | None = None) -> Array:
 
 
 def of_all_devices(rows: Array) -> NDArray:
-    """The rows that all devices computed, those of other processes too."""
+    """Return the rows that all devices computed, those of other processes included, as a NumPy array."""
     return np.array(rows if rows.is_fully_addressable else multihost_utils.process_allgather(rows, tiled=True))
 
 
 def zero_sums(model: Model) -> tuple[Array, Array]:
-    """A sum of losses and a number of correct answers, on the model's device."""
+    """Return a zero sum of losses and a zero number of correct answers, on the model's device."""
     return jnp.zeros((), device=model.placement), jnp.zeros((), int, device=model.placement)

@@ -1,4 +1,4 @@
-"""torchvision's names <-> the places of parameters and statistics in flaxmodels' trees."""
+"""Map torchvision's names of parameters and running statistics to their places in flaxmodels' trees."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from common.network.weights import Arrays, to_channels_first, to_channels_last
 
 @dataclass
 class Model:
-    """A network and its numbers, which Flax keeps apart: the module is a description, the same at any step.
+    """Hold a network and its arrays, which Flax keeps apart: the module is a description that no step changes.
 
-    Training replaces the trees of numbers and gives their old memory away: keep copies (`to_arrays`), not the trees.
+    Training replaces the trees of arrays and donates the old ones' memory: to keep values, copy them with `to_arrays`.
     """
 
     module: Any
     """A Flax module, or `backends.jax.layers.Adapted` around one."""
     params: dict[str, Any]
-    """What is trained."""
+    """Tree of the parameters."""
     batch_stats: dict[str, Any]
     """BatchNorm's running means and variances."""
 
@@ -39,7 +39,7 @@ class Model:
 
     @property
     def placement(self) -> Sharding:
-        """Where the numbers are, on each of several devices alike; computations with them run there."""
+        """Where the arrays are, replicated if there are several devices; computations with them run there."""
         return self.params["Dense_0"]["kernel"].sharding
 
 
@@ -50,7 +50,11 @@ FlaxPath = tuple[str, ...]
 
 
 def to_arrays(model: Model) -> Arrays:
-    """See `common.contract.backend.Backend.to_arrays`."""
+    """Return copies of every parameter and running statistic by torchvision's name, in torchvision's layout.
+
+    Flax's kernels are transposed: HWIO becomes OIHW, and (in, out) becomes (out, in). Adapters are merged into the
+    weights of their convolutions.
+    """
     tree = flatten_dict(model.variables)
     paths = flax_paths(model.module.architecture)
     arrays = {name: to_torchvision(tree[path]) for name, path in paths.items() if path in tree}
@@ -58,7 +62,19 @@ def to_arrays(model: Model) -> Arrays:
 
 
 def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `common.contract.backend.Backend.load_arrays`."""
+    """Set the named parameters, adapters and running statistics, and leave the others.
+
+    Flax's trees are rebuilt with the new arrays, which are copied to the model's devices. An unknown name ends in a
+    KeyError.
+
+    Args:
+        model: The network to change.
+        arrays: New values by torchvision's name, in torchvision's layout. The adapter of a convolution that is set
+            returns to zero, unless it is named too.
+
+    Raises:
+        ValueError: An array has the wrong shape.
+    """
     tree = flatten_dict(model.variables)
     paths = flax_paths(model.module.architecture)
     own = {name: tree[path] for name, path in paths.items() if path in tree}
@@ -72,21 +88,29 @@ def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def to_variables(architecture: str, arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, Any]:
-    """All arrays of a network as the variables of its Flax module: `params` and `batch_stats`, copied."""
+    """Return copies of a network's arrays as the variables of its Flax module: `params` and `batch_stats`."""
     # jnp.array copies; jnp.asarray would share memory with NumPy, which training then gives away.
     paths = flax_paths(architecture)
     return unflatten_dict({paths[name]: jnp.array(to_channels_last(array), dtype) for name, array in arrays.items()})
 
 
 def to_torchvision(value: Any) -> NDArray[Any]:
-    """A parameter or statistic of Flax in torchvision's layout, copied."""
+    """Return a copy of one of Flax's arrays in torchvision's layout."""
     return np.array(to_channels_first(np.asarray(value)), order="C")
 
 
 @functools.cache
 def flax_paths(architecture: str) -> dict[str, FlaxPath]:
-    """torchvision's name -> where flaxmodels keeps it, in the order of the forward pass; behind them, where adapters
-    are in a network that has some."""
+    """Return where each of torchvision's names is in flaxmodels' variables, in the order of the forward pass.
+
+    Behind the network's own names come those of the adapters, for a network that has some.
+
+    Args:
+        architecture: Name of the network, such as `resnet18`.
+
+    Returns:
+        Name -> path. In resnet18, `layer1.0.conv1.weight` is at `("params", "BasicBlock_0", "Conv_0", "kernel")`.
+    """
     names = [*resnet.shapes(architecture), *lora.shapes(architecture, rank=1)]
     # Flax numbers the blocks, and in a block the layers of a kind, as they are called.
     blocks = list(dict.fromkeys(tuple(name.split(".")[:2]) for name in names if name.startswith("layer")))
@@ -101,6 +125,7 @@ def flax_paths(architecture: str) -> dict[str, FlaxPath]:
 
 
 def _flax_layer(layer: str, leaf: str, convolutions: int) -> tuple[str, str, str]:
+    """Return the name of a layer within its block, the collection and the leaf of one of its arrays in Flax."""
     if layer == "fc":
         return "Dense_0", "params", {"weight": "kernel", "bias": "bias"}[leaf]
     number = convolutions if layer.startswith("downsample") else int(layer[-1]) - 1
@@ -112,9 +137,16 @@ def _flax_layer(layer: str, leaf: str, convolutions: int) -> tuple[str, str, str
 
 
 def read_flaxmodels_file(file: h5py.File, architecture: str) -> Arrays:
-    """The arrays of a weights file of flaxmodels; raises KeyError for a file that lacks one.
+    """Return the arrays of flaxmodels' weights file by torchvision's name; a file that lacks one ends in a KeyError.
 
-    The file has Flax's layout and the torchvision names of old, such as `layer2/block0/downsample/bn/scale`.
+    The file has Flax's layout and flaxmodels' names, such as `layer2/block0/downsample/bn/scale`.
+
+    Args:
+        file: The open file.
+        architecture: Name of the network, such as `resnet18`.
+
+    Returns:
+        float32 arrays in torchvision's layout.
     """
     arrays = {}
     for name, (*_, leaf) in flax_paths(architecture).items():

@@ -13,9 +13,11 @@ from backends.keras.resident import resident_batch, to_device
 from backends.keras.runtime import matmul_benchmark, peak_gpu_memory, prepare, versions
 from backends.keras.training import Trainer, feature_extractor, gradients, logits
 from backends.keras.weights import load_arrays, to_arrays
+from common.contract.experiment import Experiment
 from common.contract.results import History
 from common.contract.watch import Watch
 from common.data.folder import ImageData
+from common.method.plan import make_plan
 from common.spec.experiment import ExperimentSpec
 from common.training import loop
 
@@ -46,5 +48,20 @@ __all__ = [
 def train_fine_tuning(
     model: Any, spec: ExperimentSpec, data: ImageData, param_group: bool = True, watch: Watch | None = None
 ) -> History:
-    """Train `model` in place as `spec` says and evaluate it after each epoch; see `common.training.loop.fit`."""
-    return loop.fit(sys.modules[__name__], model, spec, data, param_group, watch)
+    """Train `model` in place as `spec` says and evaluate it after each epoch.
+
+    The epoch loop `common.training.loop.fit` is the same for every framework; this module gives it Keras' functions.
+
+    Args:
+        model: A network of `build_models`.
+        spec: The experiment.
+        data: Training, validation and test images.
+        param_group: Whether head and stages learn at multiples of the learning rate; without, all learn at 1.
+        watch: Is told how training goes; None prints a line for each epoch.
+
+    Returns:
+        The metrics of each epoch, and the predictions of the model that was kept. A loss that is not finite raises
+        `common.training.loop.Diverged`.
+    """
+    plan = make_plan(spec, data, param_group)
+    return loop.fit(Experiment(sys.modules[__name__], plan, data, watch or Watch()), model)

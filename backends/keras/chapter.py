@@ -1,6 +1,6 @@
-"""The TensorFlow tab of the chapter "Fine-Tuning" as it is written, to be measured against: `scripts.bench`.
+"""The TensorFlow tab of the chapter "Fine-Tuning" as the book has it: the baseline that `scripts.bench` measures.
 
-It has a process of its own and imports nothing of this backend, so that TensorFlow runs with its own defaults:
+It runs in a process of its own and imports nothing of this backend, so that TensorFlow keeps its own defaults:
 float32, its number of threads, tf.data tuned by itself, and a loss that is read back at every step. Source: Dive into
 Deep Learning, the chapter; the weights are random, which costs the same.
 """
@@ -23,9 +23,15 @@ Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
 
 
 def make_network(image_size: int, classes: int, frozen: bool) -> keras.Model:
-    """The network under its new head; `image_size` in pixels.
+    """Build the ResNet-50 of keras.applications with a new head and random weights.
 
-    frozen: whether the backbone does not train, as in the chapter's exercise.
+    Args:
+        image_size: Side of the images in pixels.
+        classes: Outputs of the new head.
+        frozen: Whether the backbone does not train, as in the chapter's exercise.
+
+    Returns:
+        The network, a Sequential of the backbone and the head `classifier`.
     """
     backbone = keras.applications.ResNet50(
         weights=None, include_top=False, pooling="avg", input_shape=(image_size, image_size, 3)
@@ -35,7 +41,14 @@ def make_network(image_size: int, classes: int, frozen: bool) -> keras.Model:
 
 
 def make_optimizer(network: keras.Model) -> Any:
-    """Two optimizers, with a ten times larger learning rate for the head, and the compiled steps that use them."""
+    """Make two optimizers, the head's with a ten times larger learning rate, and compile the step that uses them.
+
+    Args:
+        network: The network of `make_network`.
+
+    Returns:
+        The compiled step: a function from a batch's images and labels to its mean loss.
+    """
     options = {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
     for_head = keras.optimizers.SGD(LEARNING_RATE * HEAD_MULTIPLE, **options)
     for_backbone = keras.optimizers.SGD(LEARNING_RATE, **options)
@@ -51,7 +64,7 @@ def make_optimizer(network: keras.Model) -> Any:
         variables = network.trainable_variables
         pairs = list(zip(tape.gradient(loss, variables), variables, strict=True))
         for_head.apply_gradients([pair for pair in pairs if id(pair[1]) in in_head])
-        # With a frozen backbone there are none, which Keras refuses.
+        # A frozen backbone has no gradients, and Keras refuses an empty list.
         if len(pairs) > len(in_head):
             for_backbone.apply_gradients([pair for pair in pairs if id(pair[1]) not in in_head])
         accuracy.update_state(labels, logits)
@@ -61,7 +74,7 @@ def make_optimizer(network: keras.Model) -> Any:
 
 
 def train_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
-    """The tab's own pipeline over `folder`/train; each iteration is an epoch."""
+    """Return the tab's own training pipeline over `folder`/train; each iteration is an epoch."""
 
     def augment(image: tf.Tensor) -> tf.Tensor:
         return tf.image.random_flip_left_right(tf.image.random_crop(image, (image_size, image_size, 3)))
@@ -70,7 +83,7 @@ def train_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
 
 
 def test_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
-    """The tab's own pipeline over `folder`/test."""
+    """Return the tab's own test pipeline over `folder`/test."""
 
     def crop(image: tf.Tensor) -> tf.Tensor:
         return tf.image.resize_with_crop_or_pad(image, image_size, image_size)
@@ -79,7 +92,7 @@ def test_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
 
 
 def train_epoch(network: keras.Model, optimizer: Any, batches: Batches) -> int:
-    """One epoch; the number of images."""
+    """Train for one epoch with the step of `make_optimizer` and return the number of images."""
     loss, count = 0.0, 0
     for images, labels in batches:
         loss += float(optimizer(images, labels))
@@ -88,7 +101,7 @@ def train_epoch(network: keras.Model, optimizer: Any, batches: Batches) -> int:
 
 
 def evaluate(network: keras.Model, batches: Batches) -> int:
-    """The accuracy over the test images; the number of images."""
+    """Compute the accuracy over the test images and return the number of images."""
     accuracy, count = keras.metrics.SparseCategoricalAccuracy(), 0
     if not hasattr(network, "test_step_of_tab"):
         network.test_step_of_tab = tf.function(lambda images: network(images, training=False))
@@ -102,7 +115,18 @@ def evaluate(network: keras.Model, batches: Batches) -> int:
 def batches(
     folder: Path, change: Callable[[tf.Tensor], tf.Tensor], image_size: int, batch_size: int, shuffle: bool
 ) -> Batches:
-    """Both sides resized, `change`, and the normalisation of Keras' ResNet-50; the incomplete last batch is dropped."""
+    """Read class folders as batches: both sides resized, changed, and normalised as for Keras' ResNet-50.
+
+    Args:
+        folder: Has a folder for each class.
+        change: What to do with an image between resizing and normalising it.
+        image_size: Side in pixels after `change`; images are resized to 256 / 224 of it.
+        batch_size: Images in a batch; an incomplete last batch is dropped.
+        shuffle: Whether the order is random.
+
+    Returns:
+        A tf.data data set of images (batch_size, image_size, image_size, 3) float32 and labels (batch_size,).
+    """
     resized = round(image_size * 256 / 224)
 
     def prepare(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Input pipelines in TensorFlow: the shared one's batches as tensors, and tf.data with tf.image."""
+"""Input pipelines in TensorFlow: the shared batches as tensors, and tf.data with tf.image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.spec.experiment import ExperimentSpec
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor]:
-    """See `common.contract.backend.Backend.from_shared`: images stay (N, H, W, 3), in the main memory."""
+    """Return a batch of the shared pipeline as tensors in main memory; images stay (N, H, W, 3)."""
     with tf.device("/CPU:0"):
         return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
 
@@ -24,7 +24,19 @@ def from_shared(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor]:
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    """See `common.contract.backend.Backend.native_train_batches`."""
+    """Return one epoch of shuffled, augmented batches from tf.data and tf.image.
+
+    An image's crop and flip depend on nothing but `spec.seed`, `epoch` and its index: they are stateless draws.
+
+    Args:
+        spec: The experiment.
+        transform: Sizes, crop, flip and normalisation.
+        samples: The training samples.
+        epoch: Number of the epoch, which changes order and augmentation.
+
+    Returns:
+        Batches of images (N, H, W, 3) float32 and labels (N,) int64; the last may be smaller.
+    """
 
     def augment(index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         # Stateless draws depend on nothing but their seed: here the epoch's, folded with the sample's index.
@@ -48,7 +60,7 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    """See `common.contract.backend.Backend.native_test_batches`."""
+    """Return all samples in order, cropped at the centre, from tf.data and tf.image."""
 
     def crop(index: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         return centre_crop(image, transform)
@@ -63,14 +75,25 @@ def batches(
     transform: Transform,
     samples: Sequence[Sample],
 ) -> tf.data.Dataset:
-    """Batches of the samples whose indices are `order`, each image changed by `change(index, image)`."""
+    """Build the tf.data pipeline that reads, changes, normalises and batches images.
+
+    Args:
+        order: Indices of the samples, in the order in which they come.
+        change: Maps a sample's index and its image (H, W, 3) uint8 to (image_size, image_size, 3).
+        spec: The experiment; it says the batch size and the number of threads.
+        transform: Size and normalisation of the images.
+        samples: The samples.
+
+    Returns:
+        Batches of images (N, image_size, image_size, 3) float32 and labels (N,) int64; the last may be smaller.
+    """
 
     def read(index: np.int64) -> NDArray[np.uint8]:
         return np.array(open_rgb(samples[index].path))
 
     def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Decoded like everywhere in this project: upright and RGB. Where operations are to be deterministic, tf.data
-        # runs a stateful function one call at a time; this one reads files and has no state.
+        # Decoded as everywhere in this project: upright and RGB. Under op determinism tf.data runs a stateful function
+        # one call at a time; this one reads files and has no state.
         image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
         image = tf.ensure_shape(image, (None, None, 3))
         image = tf.ensure_shape(change(index, image), (transform.image_size, transform.image_size, 3))
@@ -86,7 +109,16 @@ def batches(
 
 
 def random_resized_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """A crop of random area and aspect ratio, resized to (size, size, 3). The whole image where no crop fits."""
+    """Cut out a crop of random area and aspect ratio and resize it, or resize the whole image where no crop fits.
+
+    Args:
+        image: (H, W, 3).
+        size: Side of the result in pixels.
+        seed: Of a stateless draw: (2,) integers.
+
+    Returns:
+        (size, size, 3) float32. Bilinear; tf.image does not smooth before it.
+    """
     begin, crop_size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(image),
         tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
@@ -100,12 +132,12 @@ def random_resized_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tens
 
 
 def centre_crop(image: tf.Tensor, transform: Transform) -> tf.Tensor:
-    """The square at the centre of the resized image."""
+    """Return the square of `image_size` pixels at the centre of the resized image."""
     return tf.image.resize_with_crop_or_pad(resize(image, transform), transform.image_size, transform.image_size)
 
 
 def resize(image: tf.Tensor, transform: Transform) -> tf.Tensor:
-    """Resize both sides, as the chapter does, or the short side. Bilinear; tf.image does not smooth before it."""
+    """Resize the short side, or both (`squash`) as the chapter does: bilinear, without smoothing before."""
     size = transform.resize_size
     if transform.test_resize == "squash":
         return tf.image.resize(image, (size, size))
@@ -114,7 +146,7 @@ def resize(image: tf.Tensor, transform: Transform) -> tf.Tensor:
 
 
 def normalise(image: tf.Tensor, transform: Transform) -> tf.Tensor:
-    """The channel order, scale, mean and deviation of the coefficients."""
+    """Return (pixel * scale - mean) / std as float32 (H, W, 3), in the channel order of the network's weights."""
     pixels = tf.cast(image, tf.float32)
     if transform.channel_order == "BGR":
         pixels = tf.reverse(pixels, axis=[-1])

@@ -15,7 +15,7 @@ from common.spec.experiment import ExperimentSpec
 
 
 def add_adapters(model: keras.Model, spec: ExperimentSpec) -> None:
-    """Put an adapter beside every convolution: Keras' own (those of `common.network.lora`), always float32."""
+    """Put Keras' own adapter (that of `common.network.lora`), always float32, beside every convolution."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             layer.enable_lora(spec.lora_rank, spec.lora_alpha)
@@ -23,13 +23,14 @@ def add_adapters(model: keras.Model, spec: ExperimentSpec) -> None:
 
 
 class BatchNorm(keras.layers.BatchNormalization):
-    """Keras' layer, whose running variance takes the unbiased batch variance as torch's does.
+    """Keras' BatchNorm, whose running variance takes the unbiased batch variance as torch's does.
 
-    As in Keras, `trainable = False` makes the layer use its running statistics and leave them as they are, and where
-    it is `synchronized`, the statistics of a batch are those of all replicas.
+    As in Keras, a layer with `trainable = False` uses its running statistics and leaves them as they are. A layer that
+    is `synchronized` is synchronised BatchNorm: the statistics of a batch are those of all replicas.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
+        """Normalise (n, H, W, channels), in training by the statistics of the batch."""
         if training and self.trainable and self.synchronized:
             return self.learn_together(inputs)
         if training and self.trainable and inputs.dtype != tf.float64:
@@ -37,15 +38,23 @@ class BatchNorm(keras.layers.BatchNormalization):
         before = tf.identity(self.moving_variance)
         outputs = super().call(inputs, training, mask)
         if training and self.trainable:
-            # Values a channel; of one alone there is no unbiased variance.
+            # Values per channel; a single one has no unbiased variance.
             count = tf.cast(tf.maximum(tf.size(inputs) // inputs.shape[-1], 2), before.dtype)
             from_batch = self.moving_variance - self.momentum * before
             self.moving_variance.assign_add(from_batch / (count - 1))
         return outputs
 
     def learn(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalise by the batch in one operation of TensorFlow, which Keras makes of many; its variance is unbiased,
-        and for bfloat16 images, too, statistics and parameters are float32. There is none for float64."""
+        """Normalise by the batch in one operation of TensorFlow, where Keras uses many.
+
+        Its variance is unbiased. Statistics and parameters are float32, for bfloat16 images too; it has no float64.
+
+        Args:
+            inputs: (n, H, W, channels) float32 or bfloat16.
+
+        Returns:
+            The normalised inputs, in their type.
+        """
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon,
             is_training=True,
@@ -54,8 +63,17 @@ class BatchNorm(keras.layers.BatchNormalization):
         return outputs
 
     def learn_together(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalise by the whole batch, of which each replica has an equal share. Keras takes the mean of the squares
-        minus the square of the mean, which loses digits; this is the mean of the centred squares."""
+        """Normalise by the whole batch, of which each replica has an equal share.
+
+        Keras computes the variance as mean(x^2) - mean(x)^2, which loses digits; this is mean((x - mean(x))^2), with an
+        all-reduce over the replicas for each mean.
+
+        Args:
+            inputs: (n, H, W, channels), this replica's share.
+
+        Returns:
+            The normalised inputs, in their type.
+        """
         replicas = tf.distribute.get_replica_context()
 
         def mean_of(values: tf.Tensor) -> tf.Tensor:
@@ -70,24 +88,29 @@ class BatchNorm(keras.layers.BatchNormalization):
         return tf.cast(outputs, inputs.dtype)
 
     def move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Give a batch its share of the running statistics."""
+        """Set each running statistic to momentum * itself + (1 - momentum) * that of the batch."""
         share = 1 - self.momentum
         self.moving_mean.assign((1 - share) * self.moving_mean.value + share * mean)
         self.moving_variance.assign((1 - share) * self.moving_variance.value + share * variance)
 
 
 def head_shape(model: keras.Model) -> tuple[int, ...]:
-    """See `common.contract.backend.Backend.head_shape`: (features, classes) in Keras."""
+    """Return the shape of the head's kernel, in Keras (features, classes)."""
     return tuple(model.layers[-1].kernel.shape)
 
 
 def head_row(model: keras.Model, index: int) -> NDArray:
-    """See `common.contract.backend.Backend.head_row`."""
+    """Return the head row of class `index`, a column of Keras' kernel: (features,) float32."""
     return model.layers[-1].kernel.numpy()[:, index].astype("float32")
 
 
 def extract_head(model: keras.Model) -> keras.Model:
-    """See `common.contract.backend.Backend.extract_head`."""
+    """Return a copy of the head as a model that takes feature vectors.
+
+    Returns:
+        A model of one Dense layer, named HEAD, by which `backends.keras.weights` knows that its variables are
+        `fc.weight` and `fc.bias`. It is placed where `model` is, and computes without XLA.
+    """
     layer = model.layers[-1]
     with placement_of(model):
         inputs, copied = keras.Input(layer.kernel.shape[:1]), type(layer).from_config(layer.get_config())
@@ -98,7 +121,7 @@ def extract_head(model: keras.Model) -> keras.Model:
 
 
 def set_momentum(model: keras.Model, spec: ExperimentSpec) -> None:
-    """Give a batch the share of the running statistics that the spec says; Keras counts what stays."""
+    """Set how much of each batch the running statistics take; Keras' momentum is what stays, 1 minus torch's."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             # keras.applications keeps 0.99, with which 80 steps hardly move the statistics.
@@ -106,13 +129,16 @@ def set_momentum(model: keras.Model, spec: ExperimentSpec) -> None:
 
 
 def set_mode(model: keras.Model, phase: Phase, together: bool = False) -> None:
-    """Let the BatchNorm layers whose statistics are frozen use these and leave them as they are.
+    """Let BatchNorm layers with frozen statistics use these and leave them as they are.
 
-    together: whether the others learn from the shares of all replicas.
+    Args:
+        model: The network, or a head alone.
+        phase: Its `frozen_statistics` name the stages.
+        together: Whether the other layers learn from the shares of all replicas (synchronised BatchNorm).
     """
     for name in torchvision_names(model):
         if name.endswith("running_var"):
-            # In Keras this freezes gamma and beta too; `differentiate` doesn't ask for it, so they train.
+            # Keras takes gamma and beta for frozen too; `differentiate` does not read `trainable`, so they train.
             layer = model.get_layer(keras_name(model.name, name.removesuffix(".running_var")))
             layer.trainable = stage_of(name) not in phase.frozen_statistics
             layer.synchronized = together

@@ -18,7 +18,18 @@ HUB_PRESET = "resnet_18_imagenet"
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `common.contract.backend.Backend.build_models`."""
+    """Build the networks of KerasHub (ResNet-18) or keras.applications (ResNet-50) on the devices of `spec`.
+
+    All three are clones of one backbone. Where `spec.initial_values` is not `shared`, Keras' own initial values stay:
+    Glorot-uniform kernels and zero biases.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The three networks; their `name` is their architecture. Weights that do not fit or cannot be read raise
+        UserError.
+    """
     architecture = resnet.architecture(spec.backend, spec.model)
     with placement(spec):
         backbone = build_backbone(architecture)
@@ -41,7 +52,14 @@ def build_models(spec: ExperimentSpec) -> Models:
 
 
 def build_backbone(architecture: str) -> keras.Model:
-    """The layers from the image to the feature vector."""
+    """Build the layers from the image to the feature vector.
+
+    Args:
+        architecture: `resnet18`, or `resnet50_keras`, that of keras.applications.
+
+    Returns:
+        A model of that name that takes images (N, H, W, 3) of any size.
+    """
     if architecture == "resnet50_keras":
         return keras.applications.ResNet50(
             include_top=False, weights=None, input_shape=(None, None, 3), pooling="avg", name=architecture
@@ -61,7 +79,16 @@ def build_backbone(architecture: str) -> keras.Model:
 
 
 def build_network(backbone: keras.Model, spec: ExperimentSpec, classes: int) -> keras.Model:
-    """A new head on a copy of `backbone` with initial values of its own; its name is the architecture."""
+    """Put a new head on a clone of a backbone, both with initial values of their own.
+
+    Args:
+        backbone: The layers to clone.
+        spec: Says the precision.
+        classes: Outputs of the head.
+
+    Returns:
+        A network without XLA, with the name of the backbone, which is the architecture.
+    """
     copied = keras.models.clone_model(backbone, clone_function=lambda layer: convert_layer(layer, spec))
     head = keras.layers.Dense(classes, dtype=dtype_policy(spec), name="fc")
     network = keras.Model(copied.input, head(copied.output), name=backbone.name)
@@ -71,7 +98,7 @@ def build_network(backbone: keras.Model, spec: ExperimentSpec, classes: int) -> 
 
 
 def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
-    """The same layer, not yet built, in the precision of `spec` and with torch's running statistics."""
+    """Return the same layer, not yet built, in the precision of `spec`; BatchNorm with torch's running statistics."""
     config = {**layer.get_config(), "dtype": dtype_policy(spec)}
     if isinstance(layer, keras.layers.BatchNormalization):
         return BatchNorm.from_config(config)
@@ -79,7 +106,7 @@ def convert_layer(layer: keras.Layer, spec: ExperimentSpec) -> keras.Layer:
 
 
 def read_source(spec: ExperimentSpec) -> weights.Arrays:
-    """The numbers of the source network by torchvision's names."""
+    """Return the source network's arrays by torchvision's name, or raise UserError where they cannot be read."""
     if spec.weights != "imagenet":
         checkpoint = sources.read_for(spec)
         assert checkpoint is not None

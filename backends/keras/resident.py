@@ -1,4 +1,4 @@
-"""Images in the device's memory, and batches that Keras makes from them there."""
+"""The images of an experiment in the device's memory, and batches that TensorFlow makes from them there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,18 @@ def to_device(spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> tf.Tensor:
 
 
 def resident_batch(store: tf.Tensor, places: Places, frame: Frame, labels: Labels) -> tuple[tf.Tensor, tf.Tensor]:
-    """See `common.contract.backend.Backend.resident_batch`."""
+    """Make a batch on the device from what `to_device` returned, by a graph that is compiled once for each frame.
+
+    Args:
+        store: The pixels of all images, (segments, 3 SEGMENT / 8) int64.
+        places: Where the N images are, and where the pixels of their squares look.
+        frame: Rows and pixels to gather of each image, side of the squares, and normalisation.
+        labels: (N,) int64.
+
+    Returns:
+        Images (N, side, side, 3) float32 on the device of `store`, and labels (N,) in main memory. Pixels are resized
+        as Pillow does, by the formula of `common.contract.backend.Backend.resident_batch`.
+    """
     with tf.device(store.device):
         images = compiled_images(frame)(store, places)
     with tf.device("/CPU:0"):
@@ -31,13 +42,24 @@ def resident_batch(store: tf.Tensor, places: Places, frame: Frame, labels: Label
 
 @functools.cache
 def compiled_images(frame: Frame) -> Callable[[tf.Tensor, Places], tf.Tensor]:
-    """The images of `resident_batch` as a graph, for any number of images."""
+    """Return `make_images` for one frame as a graph, which is kept and serves any number of images."""
     return tf.function(functools.partial(make_images, frame), autograph=False, reduce_retracing=True)
 
 
 def make_images(frame: Frame, store: tf.Tensor, places: Places) -> tf.Tensor:
-    """What TensorFlow compiles. Whole numbers are int64: those of 32 bits it keeps in the main memory."""
-    # Slices: TensorFlow unstacks no int64 on a GPU.
+    """Gather, resize and normalise the images of a batch; TensorFlow compiles this function.
+
+    Whole numbers are int64, because TensorFlow keeps those of 32 bits in main memory.
+
+    Args:
+        frame: Rows and pixels to gather of each image, side of the squares, and normalisation.
+        store: (segments, 3 SEGMENT / 8) int64.
+        places: Where the N images are, and where the pixels of their squares look.
+
+    Returns:
+        (N, side, side, 3) float32.
+    """
+    # Slices, because TensorFlow cannot unstack int64 on a GPU.
     begin, across = (places.segments[number, :, None, None] for number in range(2))
     rows, pieces = (tf.range(count, dtype=tf.int64) for count in (frame.height, frame.width // SEGMENT))
     places_in_store = tf.minimum(begin + across * rows[:, None] + pieces, tf.shape(store, tf.int64)[0] - 1)
@@ -53,7 +75,20 @@ def make_images(frame: Frame, store: tf.Tensor, places: Places) -> tf.Tensor:
 
 
 def coefficients(axis: tf.Tensor, side: int, length: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """What each of `length` pixels along an axis counts in each output pixel: (N, side, length), in two digits."""
+    """Compute the resampling coefficients along one axis, each as two whole digits.
+
+        distance[i, x] = |(2 x + 1) unit - (start + i step)|
+        w[i, x] = max(0, reach - distance[i, x]), and 0 for x >= size
+        DIGIT high[i, x] + low[i, x] = w[i, x] / sum_x w[i, x] * DIGIT^2, rounded half upwards
+
+    Args:
+        axis: (5, N) int64: unit, start, step, reach and size of each image, as in `Places.first`.
+        side: Number of output pixels i.
+        length: Number of input pixels x.
+
+    Returns:
+        high and low, (N, side, length) float32.
+    """
     unit, start, step, reach, size = (axis[number, :, None, None] for number in range(5))
     pixels, outputs = (tf.range(count, dtype=tf.int64) for count in (length, side))
     distance = tf.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
@@ -65,6 +100,17 @@ def coefficients(axis: tf.Tensor, side: int, length: int) -> tuple[tf.Tensor, tf
 
 
 def resize_rows(images: tf.Tensor, high: tf.Tensor, low: tf.Tensor) -> tf.Tensor:
-    """Images (N, 3, H, W) with their rows resized to whole numbers, and transposed: (N, 3, side, H)."""
+    """Resize the rows of images to whole numbers, and transpose the images.
+
+        output = (sum_x (DIGIT high + low) pixel) / DIGIT^2, rounded half upwards
+
+    Args:
+        images: (N, 3, H, W) float32, whole numbers.
+        high: (N, side, W) float32, the first digit of the coefficients.
+        low: (N, side, W) float32, the second.
+
+    Returns:
+        (N, 3, side, H) float32: transposed, so that a second call resizes the other axis.
+    """
     high, low = (tf.einsum("nchw,nsw->ncsh", images, digit) for digit in (high, low))
     return tf.floor((high + tf.floor(low / DIGIT) + DIGIT // 2) / DIGIT)

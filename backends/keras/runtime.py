@@ -1,4 +1,4 @@
-"""Device, random seeds and exact arithmetic in Keras on TensorFlow."""
+"""Devices, random seeds and exact arithmetic in TensorFlow, which is set up when this module is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError, UserError
 from common.system.machine import available_cores, without_messages
 
-# Keras reads its backend, and TensorFlow the others, when they are imported.
+# Keras reads the first variable, and TensorFlow the others, when they are imported.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -26,13 +26,22 @@ with without_messages():
 # TensorFlow warns of retracing where several models are built in one process.
 tf.get_logger().setLevel("ERROR")
 
-# The order of sums depends on the number of threads, and TensorFlow's own choice on more than the machine.
+# The order of sums depends on the number of threads, which TensorFlow chooses by more than the machine.
 CPU_THREADS = available_cores()
 tf.config.threading.set_intra_op_parallelism_threads(CPU_THREADS)
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `common.contract.backend.Backend.prepare`."""
+    """Choose the devices, seed Keras and TensorFlow, and make arithmetic exact (no TF32) and repeatable.
+
+    Call it before anything else. One process drives all devices; a CPU is split into virtual ones.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The device, or all of them together. UserError is raised as by `find_device` and `check_devices`.
+    """
     gpu = find_device(spec) != "/CPU:0"
     if spec.devices > 1:
         check_devices(spec)
@@ -49,7 +58,17 @@ def prepare(spec: ExperimentSpec) -> Device:
 
 
 def find_device(spec: ExperimentSpec) -> str:
-    """The TensorFlow device that `spec.device` means; raises UserError for `gpu` where TensorFlow sees none."""
+    """Return the TensorFlow device that `spec.device` means; with several, the first.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        `/GPU:0` or `/CPU:0`.
+
+    Raises:
+        UserError: `spec.device` is `gpu`, and TensorFlow sees none.
+    """
     available = bool(tf.config.list_physical_devices("GPU"))
     if spec.device == "gpu" and not available:
         raise UserError(
@@ -60,8 +79,15 @@ def find_device(spec: ExperimentSpec) -> str:
 
 
 def check_devices(spec: ExperimentSpec) -> None:
-    """Make the CPU as many devices as `spec` shares a batch over. Raises UserError where it has fewer GPUs, and
-    RunError where TensorFlow has started with fewer virtual devices, whose number can then no longer change."""
+    """Check that there are the GPUs that `spec` shares a batch over, or split the CPU into as many virtual devices.
+
+    Args:
+        spec: The experiment.
+
+    Raises:
+        UserError: There are fewer GPUs than `spec.devices`.
+        RunError: TensorFlow has started with fewer virtual devices, whose number can then no longer change.
+    """
     if find_device(spec) != "/CPU:0":
         gpus = len(tf.config.list_physical_devices("GPU"))
         if gpus < spec.devices:
@@ -83,42 +109,50 @@ def check_devices(spec: ExperimentSpec) -> None:
 
 
 def placement(spec: ExperimentSpec) -> AbstractContextManager:
-    """Where a model made in this context has its variables: on one device, or a copy on each."""
+    """Return the context in which a new model's variables are placed: on one device, or a copy on each of several."""
     device = find_device(spec)
     return tf.device(device) if spec.devices == 1 else make_strategy(device, spec.devices).scope()
 
 
 def placement_of(model: keras.Model) -> AbstractContextManager:
-    """`backends.keras.runtime.placement` where the variables of a model are."""
+    """Return the context in which new variables are placed like those of a model: on its device, or a copy on each."""
     strategy = model.distribute_strategy
     return strategy.scope() if strategy.num_replicas_in_sync > 1 else tf.device(device_of(model))
 
 
 def device_of(model: keras.Model) -> str:
-    """Where the model's variables are, and so where it computes; the first device, if there are several."""
+    """Return where the model's variables are, and so where it computes; the first device, if there are several."""
     return model.layers[-1].kernel.value.device
 
 
 @functools.cache
 def make_strategy(first: str, devices: int) -> tf.distribute.MirroredStrategy:
-    """Data parallelism over so many devices of the kind of the first."""
+    """Return the strategy of data parallelism over so many devices of the kind of the first; there is one of each."""
     return tf.distribute.MirroredStrategy([first.replace("0", str(number)) for number in range(devices)])
 
 
 def versions() -> dict[str, str]:
-    """See `common.contract.backend.Backend.versions`."""
+    """Return the versions of keras, keras-hub and tensorflow."""
     return {"keras": keras.__version__, "keras-hub": keras_hub.__version__, "tensorflow": tf.__version__}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `common.contract.backend.Backend.peak_gpu_memory`."""
+    """Return the most bytes that TensorFlow held on the first GPU, or None where it sees no GPU."""
     if not tf.config.list_physical_devices("GPU"):
         return None
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
 def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.matmul_benchmark`."""
+    """Return a function that multiplies two random square matrices on the device and waits for the product.
+
+    Args:
+        spec: The experiment; its precision is that of the matrices.
+        side: Rows of each matrix.
+
+    Returns:
+        A function without arguments; it waits by copying one number of the product to the host.
+    """
     kind = "bfloat16" if spec.precision == "bf16" else precision.parameter_type(spec)
     with tf.device(find_device(spec)):
         left, right = (tf.cast(tf.random.stateless_uniform((side, side), (0, seed)), kind) for seed in range(2))
@@ -131,5 +165,5 @@ def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
 
 
 def dtype_policy(spec: ExperimentSpec) -> str:
-    """What Keras calls the precision of a layer: the type it computes in, and that of its variables."""
+    """Return Keras' name of a layer's precision: the type it computes in, and that of its variables."""
     return "mixed_bfloat16" if spec.precision == "bf16" else precision.parameter_type(spec)

@@ -1,4 +1,4 @@
-"""One step in Keras, gradients, logits."""
+"""Training steps, gradients, logits and features in Keras on TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ from common.spec.experiment import ExperimentSpec
 
 
 class Trainer:
-    """See `common.contract.backend.Trainer`."""
+    """Train one model through one phase, with a gradient tape and one Keras optimizer for each trained stage.
+
+    A step is compiled to one TensorFlow graph for all batch and image sizes. With several devices one process drives
+    them all: each has a replica of the model, and the optimizers add the replicas' gradients (an all-reduce).
+
+    Args:
+        model: The network, or a head alone; trained in place.
+        spec: The experiment.
+        phase: Which stages train, at which learning rates, and whose BatchNorm statistics are frozen.
+        class_counts: Training images of each class, for `common.method.loss.target_table`.
+    """
 
     def __init__(
         self, model: keras.Model, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -46,24 +56,32 @@ class Trainer:
         self.compiled_step_of_the_whole = compiled(self.step_of_the_whole)
 
     def train_step(self, images: tf.Tensor, labels: tf.Tensor, rate_factor: float = 1.0) -> None:
-        """See `common.contract.backend.Trainer.train_step`."""
+        """Set each stage's learning rate, then run the compiled step on one batch.
+
+        With several devices the replicas share the batch evenly, or, where it does not divide, each computes all of it.
+
+        Args:
+            images: (N, H, W, 3) float32, or feature vectors (N, features): the whole batch.
+            labels: (N,) int64.
+            rate_factor: Multiple of all learning rates in this step.
+        """
         together = self.replicas > 1 and len(labels) % self.replicas == 0
         set_mode(self.model, self.phase, together)
         compiled_step = self.compiled_step if together or self.replicas == 1 else self.compiled_step_of_the_whole
         with tf.device(self.device):
             for stage, optimizer in self.optimizers.items():
-                # A variable of the graph, so that another rate needs no other graph.
+                # The rate is a variable in the graph, so that a new one compiles no new graph.
                 optimizer.learning_rate = rate_factor * self.phase.learning_rates[stage]
             compiled_step(images, labels)
 
     def step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        """What TensorFlow compiles: a step, and its sums."""
+        """Update the model on one device and add to the sums; TensorFlow compiles this function."""
         loss_sum, correct = self.update(images, labels)
         self.loss_sum.assign_add(loss_sum)
         self.correct.assign_add(correct)
 
     def step_together(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        """The same on several devices, each with an equal share of the batch."""
+        """Update the model on several devices, each with an equal share of the batch, and add all replicas' sums."""
         parts = self.replicas if self.spec.loss_reduction == "mean" else 1
         sums = self.strategy.run(self.update, (shard_batch(self.model, images), shard_batch(self.model, labels), parts))
         loss_sum, correct = (self.strategy.reduce("SUM", value, axis=None) for value in sums)
@@ -71,21 +89,28 @@ class Trainer:
         self.correct.assign_add(correct)
 
     def step_of_the_whole(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        """The same on several devices, each with the whole batch: all have the same sums."""
+        """Update the model on several devices, each with the whole batch, and add the sums of one of them."""
         sums = self.strategy.run(self.update, (images, labels, self.replicas))
         loss_sum, correct = (self.strategy.experimental_local_results(value)[0] for value in sums)
         self.loss_sum.assign_add(loss_sum)
         self.correct.assign_add(correct)
 
     def update(self, images: tf.Tensor, labels: tf.Tensor, parts: int = 1) -> tuple[tf.Tensor, tf.Tensor]:
-        """Forward pass, backward pass, and the update of each group by its optimizer; the loss sum, and how many
-        answers are correct.
+        """Run forward pass and backward pass on a gradient tape, and apply each stage's gradients by its optimizer.
 
-        parts: how many replicas' losses make the batch's when they are added and divided by it: Keras' optimizers
-        add the gradients of all replicas.
+        On several devices each replica runs this. Keras' optimizers add the gradients of all replicas, so the loss is
+        divided by `parts`, and the weight decay by the number of replicas.
+
+        Args:
+            images: (n, H, W, 3) float32, or feature vectors (n, features).
+            labels: (n,) int64.
+            parts: The replicas' losses, added and divided by this, are the batch's loss.
+
+        Returns:
+            Two scalars of this replica: sum of the losses (plain cross-entropy, float64), correct answers (int64).
         """
         names, variables = list(self.trained), list(self.trained.values())
-        # The loss is linear in the targets.
+        # The loss is linear in the targets, so this divides it by `parts`.
         targets = tf.gather(self.targets / parts, labels)
         values, logits = differentiate(self.model, self.spec, variables, images, targets)
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
@@ -100,7 +125,7 @@ class Trainer:
         return tf.cast(tf.reduce_sum(losses), tf.float64), correct
 
     def read_sums(self) -> tuple[float, int]:
-        """See `common.contract.backend.Trainer.read_sums`."""
+        """Return the sum of the losses and the number of correct answers since the last call, and set both to zero."""
         sums = float(self.loss_sum.numpy()), int(self.correct.numpy())
         self.loss_sum.assign(0)
         self.correct.assign(0)
@@ -110,7 +135,18 @@ class Trainer:
 def differentiate(
     model: keras.Model, spec: ExperimentSpec, variables: list[keras.Variable], images: tf.Tensor, targets: tf.Tensor
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """The gradients of the loss against each image's row of targets, and the logits, in training mode."""
+    """Compute the gradients of the loss in training mode, with a tape that watches only `variables`.
+
+    Args:
+        model: The network, or a head alone.
+        spec: The experiment; weight decay is left out.
+        variables: What to differentiate with respect to.
+        images: (N, H, W, 3) float32, or feature vectors (N, features).
+        targets: (N, classes): each image's row of targets.
+
+    Returns:
+        A gradient for each variable, in their order, and the logits (N, classes).
+    """
     # A tape that watches only what trains computes no other gradients, whatever Keras calls trainable.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([variable.value for variable in variables])
@@ -121,12 +157,15 @@ def differentiate(
 
 
 def reduced_loss(logits: tf.Tensor, targets: tf.Tensor, spec: ExperimentSpec) -> tf.Tensor:
-    """Return the loss that is differentiated: the sum or the mean over the batch, as the spec says.
+    """Return the loss that is differentiated: the sum or the mean over the batch, as `spec.loss_reduction` says.
 
     Args:
         logits: (N, classes).
         targets: (N, classes) target probabilities, or multiples of them.
         spec: The experiment.
+
+    Returns:
+        The sum or mean of -sum_c(targets[n, c] * log_softmax(logits)[n, c]) over n: a scalar.
     """
     # TensorFlow's own cross-entropy takes it for granted that targets sum to 1; weighted ones do not.
     losses = -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=1)
@@ -141,7 +180,21 @@ def gradients(
     labels: tf.Tensor,
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
-    """See `common.contract.backend.Backend.gradients`."""
+    """Return the gradients of the loss, computed by a gradient tape outside any compiled graph.
+
+    The forward pass in training mode moves the BatchNorm statistics; they are put back afterwards.
+
+    Args:
+        model: The network, or a head alone.
+        spec: The experiment; weight decay is left out.
+        phase: Which parameters train, and whose BatchNorm statistics are frozen.
+        images: (N, H, W, 3) float32, or feature vectors (N, features).
+        labels: (N,) int64.
+        class_counts: Training images of each class, for `common.method.loss.target_table`.
+
+    Returns:
+        torchvision's name of each trained parameter -> its gradient, in torchvision's layout.
+    """
     statistics = [v for name, v in named_variables(model).items() if resnet.is_statistic(name)]
     before = [variable.numpy() for variable in statistics]
     set_mode(model, phase)
@@ -155,7 +208,15 @@ def gradients(
 
 
 def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
-    """See `common.contract.backend.Backend.logits`."""
+    """Return the logits (N, classes) of a batch in evaluation mode, by Keras' `predict_on_batch`.
+
+    Args:
+        model: The network, or a head alone.
+        images: (N, H, W, 3) float32, or feature vectors (N, features); several replicas share them where they divide.
+
+    Returns:
+        float32, or float64 in a float64 experiment.
+    """
     with tf.device(device_of(model)):
         outputs = model.predict_on_batch(shared(model, images))
         # A batch that does not divide comes back from every replica.
@@ -163,7 +224,16 @@ def logits(model: keras.Model, images: tf.Tensor) -> NDArray[np.floating]:
 
 
 def feature_extractor(model: keras.Model) -> Callable[[tf.Tensor], NDArray[np.float32]]:
-    """See `common.contract.backend.Backend.feature_extractor`."""
+    """Return a function that computes what the head sees of a batch in evaluation mode.
+
+    It calls a Keras model of the same layers without the head, which shares their variables.
+
+    Args:
+        model: The whole network.
+
+    Returns:
+        A function from images (N, H, W, 3) to features (N, features) float32.
+    """
     with placement_of(model):
         backbone = keras.Model(model.inputs, model.layers[-1].input)
     backbone.jit_compile = False
@@ -176,13 +246,21 @@ def feature_extractor(model: keras.Model) -> Callable[[tf.Tensor], NDArray[np.fl
 
 
 def shared(model: keras.Model, images: tf.Tensor) -> tf.Tensor | tf.distribute.DistributedValues:
-    """A share of the images for each replica of a model, or for one replica, and where they do not divide, all."""
+    """Return a share of the images for each replica, or all of them for one replica or where they do not divide."""
     replicas = model.distribute_strategy.num_replicas_in_sync
     return shard_batch(model, images) if replicas > 1 and len(images) % replicas == 0 else images
 
 
 def shard_batch(model: keras.Model, batch: tf.Tensor) -> tf.distribute.DistributedValues:
-    """Equal shares of a batch's images or labels, one for each replica of a model."""
+    """Split a batch's images or labels into equal shares, one for each replica of a model.
+
+    Args:
+        model: Its strategy says how many replicas there are.
+        batch: (N, ...), with N a multiple of the replicas.
+
+    Returns:
+        A value for `strategy.run`: the share of each replica, in the order of the batch.
+    """
     strategy = model.distribute_strategy
     with tf.device("/CPU:0"):
         parts = tf.split(batch, strategy.num_replicas_in_sync)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.network import lora, resnet
 from common.network.weights import Arrays, to_channels_first, to_channels_last
 
-# The name of a model that is a head alone.
+# The name of a model that consists of a head only.
 HEAD = "head"
 # Kind of layer -> last part of torchvision's name -> the layer's attribute.
 ATTRIBUTES = {
@@ -29,14 +29,24 @@ ATTRIBUTES = {
 
 
 def to_arrays(model: keras.Model) -> Arrays:
-    """See `common.contract.backend.Backend.to_arrays`."""
+    """Return all parameters and running statistics, adapters merged, as copies in torchvision's layout."""
     places = {name: place_of(model, name) for name in torchvision_names(model) if not lora.is_adapter(name)}
     # Where there is an adapter, a layer's `kernel` is the merged one.
     return {name: to_channels_first(getattr(*place).numpy()).copy() for name, place in places.items()}
 
 
 def load_arrays(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `common.contract.backend.Backend.load_arrays`."""
+    """Assign arrays to the parameters, adapters and running statistics of these names, and leave the others.
+
+    The adapter of a convolution that is set returns to zero, unless it is named too.
+
+    Args:
+        model: The network, or a head alone.
+        arrays: torchvision's name -> values in torchvision's layout. A name that the model lacks raises KeyError.
+
+    Raises:
+        ValueError: An array has a wrong shape.
+    """
     variables = named_variables(model)
     for name, array in lora.complete(arrays, variables).items():
         value = to_channels_last(np.asarray(array))
@@ -46,9 +56,17 @@ def load_arrays(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every parameter and running statistic by torchvision's name, in torchvision's order, then every adapter.
+    """Return every variable of a model by torchvision's name.
 
-    Raises RuntimeError for a variable that has no such name.
+    Args:
+        model: The network, or a head alone.
+
+    Returns:
+        Parameters and running statistics in torchvision's order, then adapters. A convolution with an adapter is here
+        with its own kernel, not the merged one.
+
+    Raises:
+        RuntimeError: A variable has no such name.
     """
     variables = {}
     for name in torchvision_names(model):
@@ -63,7 +81,7 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def torchvision_names(model: keras.Model) -> tuple[str, ...]:
-    """The names of a model's parameters, statistics and adapters; its own name says its architecture."""
+    """Return the names of a model's parameters, statistics and adapters; its own name says its architecture."""
     if model.name == HEAD:
         return resnet.HEAD
     adapted = any(isinstance(layer, keras.layers.Conv2D) and layer.lora_enabled for layer in model.layers)
@@ -71,7 +89,7 @@ def torchvision_names(model: keras.Model) -> tuple[str, ...]:
 
 
 def place_of(model: keras.Model, name: str) -> tuple[keras.Layer, str]:
-    """The layer and its attribute that hold what torchvision calls `name`."""
+    """Return the layer, and its attribute, that hold what torchvision calls `name`."""
     layer_name, part = name.rsplit(".", 1)
     layer = model.layers[-1] if layer_name == "fc" else model.get_layer(keras_name(model.name, layer_name))
     kind = next(kind for kind in ATTRIBUTES if isinstance(layer, getattr(keras.layers, kind)))
@@ -79,8 +97,20 @@ def place_of(model: keras.Model, name: str) -> tuple[keras.Layer, str]:
 
 
 def keras_name(architecture: str, layer: str) -> str:
-    """The Keras layer that torchvision calls `layer`: `layer2.0.conv1` is `stack1_block0_1_conv` in KerasHub and
-    `conv3_block1_1_conv` in keras.applications."""
+    """Return the name of the Keras layer that torchvision calls `layer`.
+
+    >>> keras_name("resnet18", "layer2.0.conv1")  # KerasHub
+    'stack1_block0_1_conv'
+    >>> keras_name("resnet50_keras", "layer2.0.conv1")  # keras.applications
+    'conv3_block1_1_conv'
+
+    Args:
+        architecture: `resnet18` or `resnet50_keras`.
+        layer: torchvision's name of a convolution or BatchNorm.
+
+    Returns:
+        The layer's name in KerasHub or keras.applications.
+    """
     match = re.fullmatch(r"layer(\d)\.(\d)\.(conv|bn|downsample\.)(\d)", layer)
     if match is None:
         return {"conv1": "conv1_conv", "bn1": "conv1_bn"}[layer]

@@ -1,9 +1,9 @@
-"""The MXNet tab of the chapter "Fine-Tuning" as it is written, to be measured against: `scripts.bench`.
+"""Run the MXNet tab of the chapter "Fine-Tuning" as it is written, so that `scripts.bench` can compare with it.
 
-It has a process of its own and imports nothing of this backend, so that MXNet runs with its own defaults: its number
-of threads, `hybridize()` without a static memory plan, a DataLoader without workers, and numbers that are read back
-at every step. Source: Dive into Deep Learning, the chapter and its helper `train_ch13`; the weights are random,
-which costs the same.
+The file runs in a process of its own and imports nothing of this backend, so that MXNet keeps its own defaults: its
+number of threads, `hybridize()` without a static memory plan, a DataLoader without workers, and numbers that are read
+back at every step. Source: Dive into Deep Learning, chapter "Fine-Tuning" and its helper `train_ch13`. The weights are
+random, which costs the same time.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 def make_network(image_size: int, classes: int, frozen: bool) -> gluon.HybridBlock:
-    """The network under its new head; `image_size` in pixels.
+    """Build the network under a new head, with random weights.
 
-    frozen: whether the backbone does not train, as in the chapter's exercise.
+    Args:
+        image_size: Side of the square images in pixels.
+        classes: Number of outputs of the head.
+        frozen: Whether the backbone is frozen, as in the chapter's exercise.
+
+    Returns:
+        The network, whose head has the learning-rate multiple HEAD_MULTIPLE (10).
     """
     network = gluon.model_zoo.vision.resnet18_v2(classes=classes)
     network.initialize(init.Xavier())
@@ -42,26 +48,26 @@ def make_network(image_size: int, classes: int, frozen: bool) -> gluon.HybridBlo
 
 
 def make_optimizer(network: gluon.HybridBlock) -> Any:
-    """The optimizer, with a ten times larger learning rate for the head."""
+    """Return SGD with weight decay; the head learns at the multiple that `make_network` has set."""
     return gluon.Trainer(network.collect_params(), "sgd", {"learning_rate": LEARNING_RATE, "wd": WEIGHT_DECAY})
 
 
 def train_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
-    """The tab's own pipeline over `folder`/train; each iteration is an epoch."""
+    """Return the tab's own pipeline over the images in `folder`/train; each iteration over it is an epoch."""
     steps = [transforms.RandomResizedCrop(image_size), transforms.RandomFlipLeftRight(), *to_tensor()]
     dataset = gluon.data.vision.ImageFolderDataset(str(folder / "train"))
     return gluon.data.DataLoader(dataset.transform_first(transforms.Compose(steps)), batch_size, shuffle=True)
 
 
 def test_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
-    """The tab's own pipeline over `folder`/test."""
+    """Return the tab's own pipeline over the images in `folder`/test."""
     steps = [transforms.Resize(round(image_size * 256 / 224)), transforms.CenterCrop(image_size), *to_tensor()]
     dataset = gluon.data.vision.ImageFolderDataset(str(folder / "test"))
     return gluon.data.DataLoader(dataset.transform_first(transforms.Compose(steps)), batch_size)
 
 
 def train_epoch(network: gluon.HybridBlock, optimizer: Any, batches: Batches) -> int:
-    """One epoch; the number of images."""
+    """Train for one epoch and return the number of images seen."""
     loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
     totals = [0.0, 0.0, 0.0]
     for images, labels in batches:
@@ -70,7 +76,7 @@ def train_epoch(network: gluon.HybridBlock, optimizer: Any, batches: Batches) ->
             logits = network(images)
             losses = loss_of(logits, labels)
         losses.backward()
-        # The chapter's helper does not let the trainer divide by the batch size.
+        # As in the chapter's helper, the trainer does not divide by the batch size.
         optimizer.step(1)
         correct = (logits.argmax(axis=1).astype(labels.dtype) == labels).sum()
         batch = (float(losses.sum()), float(correct), float(labels.shape[0]))
@@ -79,7 +85,7 @@ def train_epoch(network: gluon.HybridBlock, optimizer: Any, batches: Batches) ->
 
 
 def evaluate(network: gluon.HybridBlock, batches: Batches) -> int:
-    """The accuracy over the test images, as the book's helper finds it; the number of images."""
+    """Compute the accuracy over the test images as the book's helper does, and return their number."""
     correct = count = 0.0
     for images, labels in batches:
         (images,), (labels,) = (gluon.utils.split_and_load(part, [DEVICE]) for part in (images, labels))
@@ -89,5 +95,5 @@ def evaluate(network: gluon.HybridBlock, batches: Batches) -> int:
 
 
 def to_tensor() -> list[gluon.Block]:
-    """From an 8-bit (H, W, 3) image to normalised float32 (3, H, W)."""
+    """Return the transforms from an 8-bit (H, W, 3) image to normalised float32 (3, H, W)."""
     return [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]

@@ -1,4 +1,4 @@
-"""Input pipelines in MXNet: the shared one's batches as arrays, and Gluon's transforms with a DataLoader."""
+"""Input pipelines for MXNet: the shared pipeline's batches as arrays, and Gluon's transforms with a DataLoader."""
 
 from __future__ import annotations
 
@@ -20,14 +20,26 @@ from common.spec.experiment import ExperimentSpec
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """See `common.contract.backend.Backend.from_shared`: images become (N, 3, H, W)."""
+    """Return a batch of the shared pipeline for MXNet: images become (N, 3, H, W) float32, labels (N,) stay int64."""
     return np.array(numpy.moveaxis(images, -1, 1), dtype="float32"), np.array(labels, dtype="int64")
 
 
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """See `common.contract.backend.Backend.native_train_batches`."""
+    """Return one epoch of shuffled, augmented batches from Gluon's transforms and its DataLoader.
+
+    The order is drawn here from the experiment's seed and the epoch; `ImageDataset` seeds each image's own draws.
+
+    Args:
+        spec: The experiment: seed, batch size and number of worker processes (`workers`).
+        transform: The preprocessing and augmentation.
+        samples: The training images.
+        epoch: Number of the epoch, which makes its draws differ from those of the others.
+
+    Returns:
+        Batches of images, (N, 3, H, W) float32, and labels (N,); the last one may be smaller.
+    """
     size = transform.image_size
     if transform.train_crop == "random_resized_crop":
         crop = [transforms.RandomResizedCrop(size)]
@@ -46,19 +58,19 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """See `common.contract.backend.Backend.native_test_batches`."""
+    """Return all samples in order, in batches from Gluon's transforms and its DataLoader."""
     steps = transforms.Compose([resize(transform), transforms.CenterCrop(transform.image_size), *to_tensor(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 
 
 def resize(transform: Transform) -> transforms.Resize:
-    """Resize the short side, or, as Gluon does unless told and the chapter does too, both."""
+    """Resize the short side, or both sides as Gluon does by default, and the chapter with it."""
     return transforms.Resize(transform.resize_size, keep_ratio=transform.test_resize == "short_side")
 
 
 def to_tensor(transform: Transform) -> list[Block]:
-    """From an 8-bit (H, W, 3) image to normalised float32 (3, H, W)."""
-    # ToTensor divides by 255; what the scale differs from that moves into mean and std.
+    """Return the transforms from an 8-bit (H, W, 3) image to normalised float32 (3, H, W)."""
+    # ToTensor divides by 255. Where the scale is not 1 / 255, dividing mean and std by 255 * scale makes up for it.
     factor = 255 * transform.scale
     mean, std = (tuple(value / factor for value in values) for values in (transform.mean, transform.std))
     channels = [] if transform.channel_order == "RGB" else [ReverseChannels()]
@@ -66,27 +78,35 @@ def to_tensor(transform: Transform) -> list[Block]:
 
 
 class RandomCrop(Block):
-    """A square of `size` pixels at a random place; Gluon has it as a function, not as a transform."""
+    """Cut a square of `size` pixels at a random place out of an image.
+
+    Gluon has this as a function, not as a transform.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, image: np.ndarray) -> np.ndarray:
+        """Return the cropped image, (size, size, 3), of an image (H, W, 3)."""
         return mx.image.random_crop(image, (self.size, self.size))[0]
 
 
 class ReverseChannels(Block):
-    """RGB to BGR."""
+    """Reverse the order of the channels: RGB to BGR."""
 
     def forward(self, image: np.ndarray) -> np.ndarray:
+        """Return an image (3, H, W) with its channels in the opposite order."""
         return image[::-1]
 
 
 class ImageDataset(Dataset):
-    """Samples as (image, label), decoded like everywhere in this project: upright and RGB.
+    """Give samples as (image, label), the images decoded as everywhere in this project: upright and RGB.
 
-    seed: what the random draws of a sample depend on besides its index; None where nothing is drawn.
+    Args:
+        samples: The images' paths and labels.
+        transform: The Gluon transform of each image.
+        seed: Seed and epoch, from which with its index a sample's random draws follow; None if nothing is drawn.
     """
 
     def __init__(self, samples: Sequence[Sample], transform: Block, seed: tuple[int, int] | None = None) -> None:
@@ -97,7 +117,7 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         if self.seed is not None:
-            # Workers start as copies of one process: without this they would all draw the same crops and flips.
+            # Workers start as copies of one process; without this seed they would all draw the same crops and flips.
             state = int(numpy.random.SeedSequence([*self.seed, index]).generate_state(1)[0])
             # Gluon's crops draw from Python's generator, its flips from MXNet's.
             random.seed(state)

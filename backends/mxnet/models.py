@@ -27,7 +27,19 @@ ZOO_NAMES = {"resnet18": "resnet18_v1", "resnet18_v2": "resnet18_v2"}
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `common.contract.backend.Backend.build_models`."""
+    """Build the three networks from Gluon's model zoo, on the devices of `spec`.
+
+    Gluon draws initial values for every network, on the CPU; loaded weights, and with `initial_values` = shared the
+    values of every backend, then replace them. Each network is cast to the parameters' dtype, moved to the devices and
+    compiled; with several devices its BatchNorm layers are synchronised. Weights that do not fit end in a UserError.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The source network, the network to fine-tune and the one to train from scratch; the first two are None without
+        weights.
+    """
     pretrained = fine_tune = None
     if spec.weights != "none":
         source = read_source(spec)
@@ -55,9 +67,9 @@ def build_models(spec: ExperimentSpec) -> Models:
 
 
 def build_network(spec: ExperimentSpec, classes: int) -> HybridBlock:
-    """A network with Gluon's initial values, Xavier's uniform ones for every weight, on the CPU."""
+    """Build a network on the CPU with Gluon's initial values: Xavier's uniform ones for every weight."""
     model = vision.get_model(ZOO_NAMES[spec.model], classes=classes)
-    # Gluon would learn its channels from the first batch; with the shapes at hand it need not wait for one.
+    # Gluon would infer the numbers of channels from the first batch; given the shapes, it need not wait for one.
     shapes = resnet.shapes(spec.model, classes)
     for name, parameter in named_parameters(model).items():
         parameter.shape = shapes[name]
@@ -66,10 +78,9 @@ def build_network(spec: ExperimentSpec, classes: int) -> HybridBlock:
 
 
 def read_source(spec: ExperimentSpec) -> Arrays:
-    """Return the numbers of the source network by torchvision's name: of a file, or of Gluon's model zoo.
+    """Return the source network's arrays by torchvision's name, from a weights file or from Gluon's model zoo.
 
-    Raises:
-        UserError: The file is missing or damaged, or the zoo cannot be reached.
+    `sources.read_for` and `download` raise UserError if the file is missing or damaged, or the zoo cannot be reached.
     """
     if spec.weights != "imagenet":
         checkpoint = sources.read_for(spec)
@@ -81,12 +92,24 @@ def read_source(spec: ExperimentSpec) -> Arrays:
 
 
 def download(zoo_name: str) -> Path:
-    """The file of a network of the model zoo, whose SHA-1 Gluon checks; downloaded if it is not there yet."""
+    """Return the path of a network's weights file of the model zoo, and download it if it is not there yet.
+
+    Gluon checks the file's SHA-1.
+
+    Args:
+        zoo_name: Gluon's name of the network, such as `resnet18_v1`.
+
+    Returns:
+        The path, below MXNet's data directory.
+
+    Raises:
+        UserError: The file cannot be downloaded.
+    """
     file = Path(mx.base.data_dir(), "models", f"{zoo_name}-{model_store.short_hash(zoo_name)}.params")
     if not file.exists():
         print(f"downloading {file.name} from Gluon's model zoo", file=sys.stderr)
     try:
-        # Gluon prints every failed attempt in full.
+        # Redirected, because Gluon prints every failed attempt in full.
         with contextlib.redirect_stdout(io.StringIO()):
             return Path(model_store.get_model_file(zoo_name, root=str(file.parent)))
     except (OSError, RuntimeError, ValueError, BadZipFile) as error:

@@ -1,4 +1,4 @@
-"""Images in the device's memory, and batches that MXNet makes from them there."""
+"""Images in the device's memory, and batches that MXNet makes of them there, operation by operation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from common.system.errors import UserError
 
 
 def to_device(spec: ExperimentSpec, pixels: numpy.ndarray) -> np.ndarray:
-    """See `common.contract.backend.Backend.to_device`. Raises UserError for more values than MXNet can count."""
+    """Copy the pixels of all images, (segments, SEGMENT, 3) uint8, to the experiment's device.
+
+    Args:
+        spec: The experiment.
+        pixels: The pixels of all images.
+
+    Returns:
+        The MXNet array.
+
+    Raises:
+        UserError: There are 2**31 values or more, and this MXNet was built without large arrays.
+    """
     if pixels.size >= 2**31 and not mx.runtime.Features().is_enabled("INT64_TENSOR_SIZE"):
         raise UserError(
             f"pipeline = resident: {pixels.size / 2**30:.1f} GiB of pixels, but an array of this MXNet holds less than "
@@ -24,7 +35,21 @@ def to_device(spec: ExperimentSpec, pixels: numpy.ndarray) -> np.ndarray:
 
 
 def resident_batch(store: np.ndarray, places: Places, frame: Frame, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """See `common.contract.backend.Backend.resident_batch`."""
+    """Make a batch as `from_shared` gives it, on the device, from the pixels in `store`.
+
+    `common.contract.backend.Backend.resident_batch` defines the arithmetic. The operations are queued one by one and
+    nothing is compiled; MXNet returns before the device has computed. `np.take` in mode `clip` keeps the indices of
+    rows below a smaller image inside the store.
+
+    Args:
+        store: What `to_device` returned.
+        places: Where the images are, and where the pixels of their squares look.
+        frame: The rows and pixels that are gathered, the side of the squares, and the normalisation.
+        labels: (N,).
+
+    Returns:
+        The images, (N, 3, side, side) float32, and the labels, (N,) int64.
+    """
     device = store.ctx
     segments, turned, first, second = (np.array(array, dtype=array.dtype, ctx=device) for array in places)
     begin, across = segments[:, :, None, None]
@@ -42,8 +67,20 @@ def resident_batch(store: np.ndarray, places: Places, frame: Frame, labels: Labe
 
 
 def coefficients(axis: np.ndarray, side: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each of `length` pixels along an axis counts in each output pixel: (N, side, length), in two digits."""
-    # MXNet does not divide whole numbers; in float64 all of this is as exact.
+    """Compute the resampling coefficients along one axis as two digits: c = high / DIGIT + low / DIGIT**2.
+
+    Pixel x counts w(x) = max(0, reach - |(2 x + 1) unit - (start + i step)|) for output pixel i, and 0 from `size` on.
+    c = w(x) / sum of w, rounded to a multiple of DIGIT**-2, halves upwards.
+
+    Args:
+        axis: (5, N) unit, start, step, reach and size of each image, as in `Places.first`.
+        side: Number of output pixels.
+        length: Number of pixels along the axis that are gathered.
+
+    Returns:
+        high and low, each (N, side, length) float32 with whole numbers.
+    """
+    # MXNet has no division of whole numbers; in float64 all of this is as exact.
     unit, start, step, reach, size = axis.astype("float64")[:, :, None, None]
     pixels, outputs = (np.arange(n, dtype="float64", ctx=axis.ctx) for n in (length, side))
     distance = np.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
@@ -55,7 +92,18 @@ def coefficients(axis: np.ndarray, side: int, length: int) -> tuple[np.ndarray, 
 
 
 def resize_rows(images: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Images (N, 3, H, W) with their rows resized to whole numbers, and transposed: (N, 3, side, H)."""
+    """Resize the rows of images, round the values to whole numbers, halves upwards, and transpose the images.
+
+    The sums of either digit are exact in float32 for up to 32 pixels at once (`common.preprocessing.resampling.DIGIT`).
+
+    Args:
+        images: (N, 3, H, W) float32 with whole numbers.
+        high: (N, side, W) first digits of the resampling coefficients.
+        low: (N, side, W) second digits.
+
+    Returns:
+        (N, 3, side, H): floor(sum of c * image + 1/2), transposed so that the columns can be resized next.
+    """
     count, _, height, width = images.shape
     rows = images.reshape(count, 3 * height, width)
     high, low = (npx.batch_dot(rows, digit, transpose_b=True) for digit in (high, low))

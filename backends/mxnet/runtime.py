@@ -1,4 +1,7 @@
-"""Device, random seeds and exact arithmetic in MXNet. Importing this module is what imports MXNet."""
+"""Devices, random seeds and exact arithmetic in MXNet.
+
+Importing this module imports MXNet, after setting the environment variables that MXNet reads once (SETTINGS).
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.system.machine import available_cores
 
-# Read once, while MXNet is imported or first used; what the user has set stands.
+# MXNet reads these once, while it is imported or first used. Variables that the user has set stay as they are.
 SETTINGS = {
     # MXNet takes half of the cores unless told.
     "OMP_NUM_THREADS": str(available_cores()),
-    # Threads that spin while they wait cost most of the speed when anything else wants the cores.
+    # Passive, because threads that spin while they wait cost most of the speed when anything else wants the cores.
     "OMP_WAIT_POLICY": "passive",
     "MXNET_ENFORCE_DETERMINISM": "1",
     "MXNET_CUDNN_AUTOTUNE_DEFAULT": "0",
@@ -27,7 +30,7 @@ for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 with warnings.catch_warnings():
-    # MXNet 1.9.1 uses names that NumPy 1.23 announces to remove.
+    # MXNet 1.9.1 uses names that NumPy 1.23 warns will be removed.
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
     import mxnet as mx
@@ -37,7 +40,17 @@ mx.npx.set_np()
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `common.contract.backend.Backend.prepare`: exactness and repeatability are in SETTINGS."""
+    """Choose the devices and seed MXNet's generator.
+
+    Exactness and repeatability come from the environment variables in SETTINGS, which are set before MXNet is imported.
+    A missing device ends in a UserError (`find_devices`).
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The kind of device and its description.
+    """
     device, *others = find_devices(spec)
     mx.random.seed(spec.seed)
     if device.device_type == "gpu":
@@ -47,7 +60,17 @@ def prepare(spec: ExperimentSpec) -> Device:
 
 
 def find_device(spec: ExperimentSpec) -> mx.Context:
-    """The MXNet context that `spec.device` means; raises UserError for `gpu` where MXNet sees none."""
+    """Return the first MXNet context that `spec.device` means: the GPU, if MXNet sees one, unless it is `cpu`.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The context.
+
+    Raises:
+        UserError: `spec.device` is `gpu` and MXNet sees none.
+    """
     available = count_gpus() > 0
     if spec.device == "gpu" and not available:
         if mx.runtime.Features().is_enabled("CUDA"):
@@ -60,8 +83,17 @@ def find_device(spec: ExperimentSpec) -> mx.Context:
 
 
 def find_devices(spec: ExperimentSpec) -> list[mx.Context]:
-    """The MXNet contexts that share a batch; MXNet has as many of the CPU as one asks for. Raises UserError where there
-    are fewer GPUs."""
+    """Return the MXNet contexts that share a batch; of the CPU, MXNet makes as many as one asks for.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        `spec.devices` contexts of one kind.
+
+    Raises:
+        UserError: MXNet sees fewer GPUs.
+    """
     kind = find_device(spec).device_type
     if kind == "gpu" and count_gpus() < spec.devices:
         gpus = count_gpus()
@@ -73,7 +105,7 @@ def find_devices(spec: ExperimentSpec) -> list[mx.Context]:
 
 
 def count_gpus() -> int:
-    """How many GPUs MXNet can use; it raises where the driver is missing or too old."""
+    """Return the number of GPUs that MXNet can use: 0 where it raises because the driver is missing or too old."""
     try:
         return mx.context.num_gpus()
     except mx.MXNetError:
@@ -81,7 +113,7 @@ def count_gpus() -> int:
 
 
 def gpu_name() -> str:
-    """The product name of the first GPU, which MXNet does not tell."""
+    """Return the product name of the first GPU, which nvidia-smi knows and MXNet does not tell."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -90,22 +122,25 @@ def gpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """See `common.contract.backend.Backend.versions`."""
+    """Return the version of MXNet."""
     return {"mxnet": mx.__version__}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `common.contract.backend.Backend.peak_gpu_memory`: MXNet counts what is free, not what was held at most."""
+    """Return None: MXNet counts the memory that is free, not the most that was held."""
     return None
 
 
 def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.matmul_benchmark`."""
+    """Return a function that multiplies two square matrices of `side` rows and waits for the product.
+
+    MXNet queues operations and computes them later, which is why it waits with `wait_to_read`.
+    """
     place = {"ctx": find_device(spec), "dtype": precision.parameter_type(spec)}
     left, right = (mx.np.ones((side, side), **place) for _ in range(2))
 
     def product() -> None:
-        # A dense layer's product is oneDNN's, like the convolutions; `dot` is OpenBLAS', several times slower.
+        # A dense layer's product uses oneDNN, as convolutions do; `dot` uses OpenBLAS, which is several times slower.
         mx.npx.fully_connected(left, right, num_hidden=side, no_bias=True).wait_to_read()
 
     return product

@@ -1,4 +1,7 @@
-"""One step in MXNet, gradients, logits."""
+"""The training step, gradients and logits in MXNet.
+
+`autograd.record` records a forward pass in training mode; outside it Gluon computes in evaluation mode.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,17 @@ from common.method.phases import Phase
 from common.network import resnet
 from common.spec.experiment import ExperimentSpec
 
-# From log-probabilities: one loss an example; the backward pass of a vector differentiates its sum.
+# Both take log-probabilities and give one loss an example; the backward pass of a vector differentiates its sum.
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True)
-# The same against a row of target probabilities, or of their multiples.
+# This one compares with a row of target probabilities, or of multiples of them, in the place of a label.
 cross_entropy_of_targets = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False, from_logits=True)
 
 
 class Trainer:
-    """See `common.contract.backend.Trainer`."""
+    """Train one model through one phase with `autograd.record` and a Gluon Trainer.
+
+    A trained parameter that is in no group or in two ends in a RuntimeError when the Trainer is made.
+    """
 
     def __init__(
         self, model: HybridBlock, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
@@ -53,12 +59,23 @@ class Trainer:
         self.correct = np.zeros((), dtype="int64", ctx=self.devices[0])
 
     def train_step(self, images: np.ndarray, labels: np.ndarray, rate_factor: float = 1.0) -> None:
-        """See `common.contract.backend.Trainer.train_step`."""
+        """Record the forward pass, go backward on every device and let Gluon's `Trainer.step(n)` update the parameters.
+
+        The backward pass overwrites the gradients (`grad_req` = "write"), so nothing sets them to zero.
+        `Trainer.step(n)` adds the gradients of all devices, divides them by n and updates: n is 1 for `loss_reduction`
+        = sum and the number of images for mean, times the number of devices that had the same images. MXNet queues all
+        of it and returns before it is computed.
+
+        Args:
+            images: (N, 3, H, W), the whole batch, which is shared out here.
+            labels: (N,).
+            rate_factor: Multiple of all learning rates in this step.
+        """
         moving = set_mode(self.model, self.phase)
         before = {name: layer.running_var.list_data()[0].copy() for name, layer in moving.items()}
         results, copies = backward(self.model, self.phase, images, labels, self.targets)
         self.optimizer.set_learning_rate(rate_factor * self.phase.learning_rate)
-        # Trainer.step adds the gradients of the sums on all devices and divides by its argument.
+        # Trainer.step adds the gradients of all devices, each of a sum of losses, and divides by its argument.
         self.optimizer.step(copies * (1 if self.spec.loss_reduction == "sum" else len(labels)))
         if moving and self.unbias:
             self.unbias_variances(moving, before, images.shape)
@@ -67,7 +84,7 @@ class Trainer:
             self.correct += (logits.argmax(axis=1) == answers).sum().as_in_ctx(self.devices[0])
 
     def read_sums(self) -> tuple[float, int]:
-        """See `common.contract.backend.Trainer.read_sums`."""
+        """Wait for the devices, return the sum of losses and the number of correct answers, and set both to zero."""
         sums = self.loss_sum.item(), int(self.correct.item())
         self.loss_sum[()] = 0
         self.correct[()] = 0
@@ -76,7 +93,15 @@ class Trainer:
     def unbias_variances(
         self, moving: dict[str, nn.BatchNorm], before: dict[str, np.ndarray], shape: tuple[int, ...]
     ) -> None:
-        """Make the share of this batch in each running variance, sum / n, the unbiased sum / (n - 1)."""
+        """Replace the biased variance of this batch in each running variance by the unbiased one.
+
+        MXNet has moved r <- keep * r + m * sum / n. Adding (r - keep * r_before) / (n - 1) makes it m * sum / (n - 1).
+
+        Args:
+            moving: The BatchNorm layers whose running statistics move, by torchvision's name.
+            before: Their running variances before the step.
+            shape: (N, 3, H, W) of the batch's images.
+        """
         if shape not in self.counts:
             self.counts[shape] = values_by_channel(self.model, shape)
         keep = 1 - self.spec.batch_norm_momentum
@@ -88,10 +113,22 @@ class Trainer:
 def backward(
     model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray, targets: Sequence[np.ndarray]
 ) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], int]:
-    """On each device the cross-entropies of its examples, their logits and labels, in training mode, and how many
-    devices have the same examples; the parameters on a device get the gradients of the sum of its losses.
+    """Run the forward and backward pass of a batch on the model's devices, in training mode.
 
-    targets: on each device, a row a class.
+    On each device the parameters get the gradients of the sum of that device's losses. Where BatchNorm layers are
+    synchronised and the devices share the batch, each device's forward pass has a thread of its own, so that they can
+    wait for each other.
+
+    Args:
+        model: The network.
+        phase: The phase, which says what has frozen statistics.
+        images: (N, 3, H, W), the whole batch.
+        labels: (N,).
+        targets: The table of targets on each device, one row for each class.
+
+    Returns:
+        For each device the plain cross-entropies of its examples, their logits and their labels; and how many devices
+        had the same examples: 1 if the devices share the batch, otherwise the number of devices.
     """
     batches = list(zip(to_model(model, images), shard_batch(model, labels), targets, strict=True))
     copies = sum(len(share) for _, share, _ in batches) // len(labels)
@@ -108,7 +145,7 @@ def backward(
 
 
 def forward_together(exchange: Exchange, *arguments: Any) -> Any:
-    """`forward` on one of several devices that wait for each other; its failure ends the others' waiting."""
+    """Run `forward` on one of several devices that wait for each other; if it fails, end the others' waiting."""
     try:
         return forward(*arguments)
     except BaseException:
@@ -119,9 +156,21 @@ def forward_together(exchange: Exchange, *arguments: Any) -> Any:
 def forward(
     model: HybridBlock, phase: Phase, images: np.ndarray, labels: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """On one device the losses against `targets`, for the backward pass, and what `backward` returns."""
+    """Run the forward pass on one device inside `autograd.record`.
+
+    Args:
+        model: The network.
+        phase: The phase, which says what has frozen statistics.
+        images: (N, 3, H, W), the images of this device.
+        labels: (N,), their labels.
+        targets: (classes, classes): row k holds the targets of class k.
+
+    Returns:
+        The losses against the targets, (N,), for the backward pass; and the plain cross-entropies, (N,), the logits,
+        (N, classes), and the labels.
+    """
     if isinstance(model, ResNetV2) and "stem" not in phase.frozen_statistics:
-        # Its bn0 has no trained gamma that would draw the backward pass to it; the images do.
+        # bn0 has no trained gamma that the backward pass would have to reach; a gradient of the images leads it there.
         images = images.detach()
         images.attach_grad()
     with autograd.record():
@@ -150,7 +199,22 @@ def gradients(
     labels: np.ndarray,
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
-    """See `common.contract.backend.Backend.gradients`."""
+    """Return the gradient of the loss, without weight decay, by torchvision's name of the trained parameter.
+
+    The step is in training mode with `phase.frozen_statistics`. MXNet's backward pass moves running statistics, so they
+    are copied before and put back afterwards. The devices' gradients are added and divided as `Trainer.step` does.
+
+    Args:
+        model: The network.
+        spec: The experiment: loss, class weights and label smoothing.
+        phase: The phase, which says what trains.
+        images: (N, 3, H, W), the whole batch.
+        labels: (N,).
+        class_counts: Training images of each class, for balanced class weights.
+
+    Returns:
+        Arrays in torchvision's layout, which is Gluon's too.
+    """
     statistics = {
         p: p.list_data()[0].copy() for name, p in named_parameters(model).items() if resnet.is_statistic(name)
     }
@@ -166,12 +230,15 @@ def gradients(
 
 
 def logits(model: HybridBlock, images: np.ndarray) -> NDArray[numpy.floating]:
-    """See `common.contract.backend.Backend.logits`: outside autograd.record, Gluon computes in evaluation mode."""
+    """Return the logits in evaluation mode, (N, classes), in which Gluon computes outside `autograd.record`."""
     return gather([model(share) for share in to_model(model, images)], len(images))
 
 
 def feature_extractor(model: HybridBlock) -> Callable[[np.ndarray], NDArray[numpy.float32]]:
-    """See `common.contract.backend.Backend.feature_extractor`."""
+    """Return a function that computes the head's input from a batch of images, (N, features) float32.
+
+    It runs the network's `features` in evaluation mode and holds no copies.
+    """
 
     def extract(images: np.ndarray) -> NDArray[numpy.float32]:
         vectors = gather([model.features(share) for share in to_model(model, images)], len(images))
@@ -181,18 +248,18 @@ def feature_extractor(model: HybridBlock) -> Callable[[np.ndarray], NDArray[nump
 
 
 def targets_on(model: HybridBlock, spec: ExperimentSpec, class_counts: Sequence[int] | None) -> list[np.ndarray]:
-    """The table of targets on each of a model's devices, in its precision."""
+    """Return the table of targets on each of a model's devices, in the dtype of its parameters."""
     weight = model.output.weight
     return [np.array(target_table(spec, class_counts), dtype=weight.dtype, ctx=ctx) for ctx in weight.list_ctx()]
 
 
 def to_model(model: HybridBlock, images: np.ndarray) -> list[np.ndarray]:
-    """Images on the model's devices and in its precision, shared out."""
+    """Share images out to the model's devices, in the dtype of its parameters."""
     return [share.astype(model.output.weight.dtype, copy=False) for share in shard_batch(model, images)]
 
 
 def shard_batch(model: HybridBlock, batch: np.ndarray) -> list[np.ndarray]:
-    """Equal shares of a batch's images or labels on the model's devices, or where they do not divide, all on each."""
+    """Split a batch's images or labels evenly among the model's devices; if that is impossible, copy all to each."""
     devices = model.output.weight.list_ctx()
     if len(batch) % len(devices) == 0:
         return gluon.utils.split_and_load(batch, devices)
@@ -200,5 +267,5 @@ def shard_batch(model: HybridBlock, batch: np.ndarray) -> list[np.ndarray]:
 
 
 def gather(outputs: Sequence[np.ndarray], count: int) -> NDArray[numpy.floating]:
-    """What the devices made of `count` images, once."""
+    """Join the devices' rows to one array of `count` rows; if each device had all images, the first one's remain."""
     return numpy.concatenate([output.asnumpy() for output in outputs])[:count]

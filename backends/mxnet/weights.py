@@ -1,4 +1,4 @@
-"""torchvision's names <-> parameters of a Gluon model: the same order, the same layout, other names."""
+"""A Gluon model's parameters by torchvision's name: the order and the layout are the same, the names are not."""
 
 from __future__ import annotations
 
@@ -15,35 +15,53 @@ from common.network.weights import Arrays
 
 
 class Head(HybridBlock):
-    """The last layer of the model zoo's ResNets, under the same name."""
+    """The last layer of the model zoo's ResNets, under the name it has there, `output`."""
 
     def __init__(self, classes: int, features: int) -> None:
         super().__init__()
         self.output = nn.Dense(classes, in_units=features)
 
     def hybrid_forward(self, F: Any, features: np.ndarray) -> np.ndarray:
+        """Return the logits, (N, classes), of feature vectors (N, features)."""
         return self.output(features)
 
 
 def to_arrays(model: HybridBlock) -> Arrays:
-    """See `common.contract.backend.Backend.to_arrays`."""
+    """Return copies of every parameter and running statistic by torchvision's name, taken from the first device.
+
+    Gluon's layout is torchvision's: OIHW and (out, in). Adapters are merged into the weights of their convolutions.
+    """
     arrays = {name: parameter.list_data()[0].asnumpy() for name, parameter in named_parameters(model).items()}
     return lora.merge(arrays, getattr(model, "lora_scale", 0.0))
 
 
 def load_arrays(model: HybridBlock, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `common.contract.backend.Backend.load_arrays`."""
+    """Set the named parameters, adapters and running statistics on all devices, and leave the others.
+
+    An unknown name ends in a KeyError.
+
+    Args:
+        model: The network to change.
+        arrays: New values by torchvision's name, in torchvision's layout. The adapter of a convolution that is set
+            returns to zero, unless it is named too.
+
+    Raises:
+        ValueError: An array has the wrong shape.
+    """
     parameters = named_parameters(model)
     for name, array in lora.complete(arrays, parameters).items():
         if parameters[name].shape != array.shape:
             raise ValueError(f"{name} has shape {parameters[name].shape}, not {array.shape}")
-        # oneDNN keeps what it computed with in a layout of its own, into which MXNet can copy no NumPy array.
+        # Via an MXNet array: oneDNN keeps used parameters in its own layout, into which no NumPy array can be copied.
         value = np.array(array, dtype=parameters[name].dtype, ctx=parameters[name].list_ctx()[0])
         parameters[name].set_data(value)
 
 
 def named_parameters(model: HybridBlock) -> dict[str, Parameter]:
-    """Every parameter, running statistic and adapter by torchvision's name; Gluon calls them all parameters."""
+    """Return every parameter, running statistic and adapter by torchvision's name.
+
+    Gluon counts all three as parameters. The network's own are in torchvision's order, and the adapters come last.
+    """
     names = resnet.HEAD
     if not isinstance(model, Head):
         names = resnet.shapes("resnet18_v2" if isinstance(model, ResNetV2) else "resnet18")

@@ -1,6 +1,6 @@
-"""The PyTorch tab of the chapter "Fine-Tuning" as it is written, to be measured against: `scripts.bench`.
+"""The PyTorch tab of the chapter "Fine-Tuning" as the book has it: the baseline that `scripts.bench` measures.
 
-It has a process of its own and imports nothing of this backend, so that PyTorch runs with its own defaults: float32,
+It runs in a process of its own and imports nothing of this backend, so that PyTorch keeps its own defaults: float32,
 NCHW, a DataLoader without workers, and numbers that are read back at every step. Source: Dive into Deep Learning,
 the chapter and its helper `train_ch13`; the weights are random, which costs the same.
 """
@@ -25,12 +25,18 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def make_network(image_size: int, classes: int, frozen: bool) -> nn.Module:
-    """The network under its new head; `image_size` in pixels.
+    """Build torchvision's ResNet-18 with a new head and random weights, on the GPU if there is one.
 
-    frozen: whether the backbone does not train, as in the chapter's exercise.
+    Args:
+        image_size: Side of the images in pixels; the network takes any, so it is not used.
+        classes: Outputs of the new head.
+        frozen: Whether the backbone does not train, as in the chapter's exercise.
+
+    Returns:
+        The network; on a GPU inside `nn.DataParallel`.
     """
     network = torchvision.models.resnet18()
-    # The chapter freezes after it has replaced the head, which so freezes too, and the backward pass fails.
+    # Before the head is replaced: the chapter freezes afterwards, the head too, and the backward pass fails.
     network.requires_grad_(not frozen)
     network.fc = nn.Linear(network.fc.in_features, classes)
     nn.init.xavier_uniform_(network.fc.weight)
@@ -38,7 +44,7 @@ def make_network(image_size: int, classes: int, frozen: bool) -> nn.Module:
 
 
 def make_optimizer(network: nn.Module) -> Any:
-    """The optimizer, with a ten times larger learning rate for the head."""
+    """Make one SGD with two parameter groups: the backbone, and the head at ten times its learning rate."""
     head = list(getattr(network, "module", network).fc.parameters())
     known = {id(parameter) for parameter in head}
     backbone = [parameter for parameter in network.parameters() if id(parameter) not in known]
@@ -47,14 +53,14 @@ def make_optimizer(network: nn.Module) -> Any:
 
 
 def train_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
-    """The tab's own pipeline over `folder`/train; each iteration is an epoch."""
+    """Return the tab's own training pipeline over `folder`/train; each iteration is an epoch in a new order."""
     steps = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(), *to_tensor()]
     dataset = torchvision.datasets.ImageFolder(str(folder / "train"), transform=v2.Compose(steps))
     return DataLoader(dataset, batch_size=batch_size, shuffle=True)
 
 
 def test_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
-    """The tab's own pipeline over `folder`/test."""
+    """Return the tab's own test pipeline over `folder`/test."""
     resized = round(image_size * 256 / 224)
     steps = [v2.Resize([resized, resized]), v2.CenterCrop(image_size), *to_tensor()]
     dataset = torchvision.datasets.ImageFolder(str(folder / "test"), transform=v2.Compose(steps))
@@ -62,7 +68,7 @@ def test_batches(folder: Path, image_size: int, batch_size: int) -> Batches:
 
 
 def train_epoch(network: nn.Module, optimizer: Any, batches: Batches) -> int:
-    """One epoch; the number of images."""
+    """Train for one epoch and return the number of images."""
     loss_of = nn.CrossEntropyLoss(reduction="none")
     totals = [0.0, 0.0, 0.0]
     for images, labels in batches:
@@ -79,7 +85,7 @@ def train_epoch(network: nn.Module, optimizer: Any, batches: Batches) -> int:
 
 
 def evaluate(network: nn.Module, batches: Batches) -> int:
-    """The accuracy over the test images, as the book's helper finds it; the number of images."""
+    """Count the correct answers over the test images as the book's helper does, and return the number of images."""
     network.eval()
     correct = count = 0.0
     with torch.no_grad():
@@ -91,5 +97,5 @@ def evaluate(network: nn.Module, batches: Batches) -> int:
 
 
 def to_tensor() -> list[v2.Transform]:
-    """From a Pillow image to normalised float32 (3, H, W)."""
+    """Return the steps that turn a Pillow image into normalised float32 (3, H, W)."""
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]

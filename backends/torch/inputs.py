@@ -1,4 +1,4 @@
-"""Input pipelines in PyTorch: the shared one's batches as tensors, and torchvision's transforms with a DataLoader."""
+"""Input pipelines in PyTorch: the shared batches as tensors, and torchvision's transforms with a DataLoader."""
 
 from __future__ import annotations
 
@@ -16,14 +16,34 @@ from common.spec.experiment import ExperimentSpec
 
 
 def from_shared(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
-    """See `common.contract.backend.Backend.from_shared`: images become (N, 3, H, W)."""
+    """Return a batch of the shared pipeline as tensors in main memory that view the same arrays, without a copy.
+
+    Args:
+        images: (N, H, W, 3) float32, or feature vectors (N, features).
+        labels: (N,) int64.
+
+    Returns:
+        Images (N, 3, H, W), or the feature vectors as they are, and labels (N,).
+    """
     return torch.from_numpy(images).movedim(-1, 1), torch.from_numpy(labels)
 
 
 def native_train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """See `common.contract.backend.Backend.native_train_batches`."""
+    """Return one epoch of shuffled, augmented batches from torchvision's transforms and a DataLoader.
+
+    The DataLoader has `spec.workers` worker processes. The seed of an epoch is 1000003 * `spec.seed` + `epoch`.
+
+    Args:
+        spec: The experiment.
+        transform: Sizes, crop, flip and normalisation.
+        samples: The training samples.
+        epoch: Number of the epoch, which changes order and augmentation.
+
+    Returns:
+        Batches of images (N, 3, H, W) float32 and labels (N,) int64; the last may be smaller.
+    """
     size = transform.image_size
     if transform.train_crop == "random_resized_crop":
         crop = [v2.RandomResizedCrop(size)]
@@ -45,19 +65,19 @@ def native_train_batches(
 def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """See `common.contract.backend.Backend.native_test_batches`."""
+    """Return all samples in order, cropped at the centre, from torchvision's transforms and a DataLoader."""
     steps = v2.Compose([resize(transform), v2.CenterCrop(transform.image_size), *to_tensor(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 
 
 def resize(transform: Transform) -> v2.Resize:
-    """Resize the short side, or with an explicit pair both sides, as the chapter does."""
+    """Return the step that resizes an image's short side, or both sides (`squash`), as the chapter does."""
     size = transform.resize_size
     return v2.Resize([size, size] if transform.test_resize == "squash" else size)
 
 
 def to_tensor(transform: Transform) -> list[v2.Transform]:
-    """From a Pillow image to normalised float32 (3, H, W)."""
+    """Return the steps that turn a Pillow image into normalised float32 (3, H, W)."""
     # (v * scale - mean) / std, with the scale moved into mean and std.
     mean, std = ([value / transform.scale for value in values] for values in (transform.mean, transform.std))
     channels = [] if transform.channel_order == "RGB" else [v2.Lambda(reverse_channels)]
@@ -65,12 +85,12 @@ def to_tensor(transform: Transform) -> list[v2.Transform]:
 
 
 def reverse_channels(image: Tensor) -> Tensor:
-    """RGB to BGR."""
+    """Turn an image (3, H, W) from RGB to BGR."""
     return image.flip(0)
 
 
 class ImageDataset(Dataset):
-    """Samples as (image, label), decoded like everywhere in this project: upright and RGB."""
+    """Samples as pairs (image, label), decoded as everywhere in this project: upright and RGB."""
 
     def __init__(self, samples: Sequence[Sample], transform: v2.Transform) -> None:
         self.samples, self.transform = samples, transform

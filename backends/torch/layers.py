@@ -21,34 +21,46 @@ from common.spec.experiment import ExperimentSpec
 
 
 class SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes, and the gradient of that: each is in the other's graph."""
+    """An all-reduce that gradients pass through.
+
+    Forward, it sums a tensor over all processes. As every process's loss depends on that sum, the gradient of one
+    process's values is the sum of all processes' gradients: backward is the same all-reduce.
+    """
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all processes."""
         total = values.clone()
         distributed.all_reduce(total)
         return total
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
+        """Return the sum of `gradient` over all processes."""
         return SumOverProcesses.forward(context, gradient)
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that learns from the images of all processes, of a CPU too, where torch.nn.SyncBatchNorm refuses.
+    """Synchronised BatchNorm, which also works on a CPU, where torch.nn.SyncBatchNorm refuses.
 
-    Means and variances of the processes' equal shares are put together as by Chan, Golub and LeVeque (1983), which
-    cancels nothing. In evaluation mode, and while every process computes the whole batch, it is plain BatchNorm.
+    It learns from the images of all processes. Their shares of a batch are equal, with means m_k and variances v_k,
+    which are put together as by Chan, Golub and LeVeque (1983), so that nothing cancels:
+
+        mean = mean_k(m_k)
+        variance = mean_k(v_k + (m_k - mean)^2)
+
+    In evaluation mode, and while every process computes the whole batch, it is plain BatchNorm.
     """
 
     shares = False
-    """Whether this process has a share of the batch only; set before each step."""
+    """Whether this process computes only a share of the batch; `set_mode` sets it before each step."""
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise (n, channels, H, W); in training by the statistics of all processes' shares."""
         if not (self.training and self.shares):
             return super().forward(inputs)
         size, rank = distributed.get_world_size(), distributed.get_rank()
-        # As in plain BatchNorm, bfloat16 is for what goes in and out.
+        # As in plain BatchNorm, only inputs and outputs are bfloat16.
         values = inputs.to(self.weight.dtype)
         variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
         own = torch.stack([mean, variance])
@@ -62,13 +74,22 @@ class BatchNorm(nn.BatchNorm2d):
         return torch.addcmul(shift, values - mean, scale).to(inputs.dtype)
 
     def keep_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics towards those of a batch of `count` values a channel."""
+        """Move the running statistics towards those of a batch: running += momentum * (of the batch - running).
+
+        Args:
+            mean: (channels,)
+            variance: (channels,) biased; the running variance takes the unbiased one, variance * count / (count - 1).
+            count: Values of a channel in the whole batch.
+        """
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
 
 
 class Adapter(nn.Module):
-    """A parametrization of a convolution's weight: what PyTorch computes from the original each time it is used."""
+    """A LoRA adapter as a parametrization of a convolution's weight W.
+
+    PyTorch calls it each time the weight is used, and the convolution then computes with W + scale * B A.
+    """
 
     def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
         super().__init__()
@@ -77,11 +98,12 @@ class Adapter(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(len(weight), rank))
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return W + scale * B A, the product over the rank."""
         return weight + self.scale * torch.tensordot(self.lora_b, self.lora_a, dims=1)
 
 
 def add_adapters(model: nn.Module, spec: ExperimentSpec) -> None:
-    """Put an adapter beside every convolution (common.network.lora)."""
+    """Put an adapter (`common.network.lora`) beside every convolution, with the values that all backends share."""
     for layer in list(model.modules()):
         if isinstance(layer, nn.Conv2d):
             adapter = Adapter(layer.weight, spec.lora_rank, spec.lora_scale)
@@ -90,33 +112,40 @@ def add_adapters(model: nn.Module, spec: ExperimentSpec) -> None:
 
 
 def head_shape(model: nn.Module) -> tuple[int, ...]:
-    """See `common.contract.backend.Backend.head_shape`: (classes, features) in PyTorch."""
+    """Return the shape of the head's weight, in PyTorch (classes, features)."""
     return tuple(model.fc.weight.shape)
 
 
 def head_row(model: nn.Module, index: int) -> NDArray:
-    """See `common.contract.backend.Backend.head_row`."""
+    """Return the head row of class `index`: (features,) float32, a copy in main memory."""
     return model.fc.weight[index].detach().float().cpu().numpy().copy()
 
 
 def extract_head(model: nn.Module) -> nn.Module:
-    """See `common.contract.backend.Backend.extract_head`."""
+    """Return a copy of the head as a model that takes feature vectors.
+
+    Returns:
+        A Sequential whose only child is `fc`, so its parameters are `fc.weight` and `fc.bias` as in the whole network.
+    """
     head = nn.Sequential(OrderedDict(fc=copy.deepcopy(model.fc)))
     head.uses_bf16 = model.uses_bf16
     return head
 
 
 def set_momentum(model: nn.Module, spec: ExperimentSpec) -> None:
-    """Give a batch the share of the running statistics that the spec says."""
+    """Set how much of each batch the running statistics take, which is what torch calls BatchNorm's momentum."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = spec.batch_norm_momentum
 
 
 def set_mode(model: nn.Module, phase: Phase, shares: bool = False) -> None:
-    """Training mode, but evaluation mode for the BatchNorm layers whose statistics are frozen.
+    """Put the model into training mode, but BatchNorm layers with frozen statistics into evaluation mode.
 
-    shares: whether each process has a share of the batch only.
+    Args:
+        model: The network, or a head alone.
+        phase: Its `frozen_statistics` name the stages.
+        shares: Whether each process computes only its share of the batch.
     """
     model.train()
     for name, layer in model.named_modules():
@@ -128,8 +157,10 @@ def set_mode(model: nn.Module, phase: Phase, shares: bool = False) -> None:
 
 
 def fold_batch_norm(model: nn.Module) -> None:
-    """Make each BatchNorm part of the convolution before it, in place: a tenth less time in evaluation mode. A
-    convolution with an adapter, whose weight cannot be set, stays as it is."""
+    """Merge each BatchNorm into the convolution before it, in place: a tenth less time in evaluation mode.
+
+    A convolution with an adapter stays as it is, since its weight cannot be set.
+    """
     for parent in list(model.modules()):
         for (name, layer), (next_name, norm) in itertools.pairwise(list(parent.named_children())):
             plain = isinstance(layer, nn.Conv2d) and not parametrize.is_parametrized(layer)

@@ -24,7 +24,17 @@ ZOO_WEIGHTS = "IMAGENET1K_V1"
 
 
 def build_models(spec: ExperimentSpec) -> Models:
-    """See `common.contract.backend.Backend.build_models`."""
+    """Build torchvision's networks with initial values, then copy them to the device of `spec`.
+
+    `fine_tune` is a deep copy of `pretrained` with its `fc` replaced. Where `spec.initial_values` is not `shared`, the
+    new head's weight is Xavier-uniform, and the other initial values are those of torchvision and PyTorch.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The three networks, channels-last in memory. Weights that do not fit or cannot be read raise UserError.
+    """
     pretrained = fine_tune = None
     if spec.weights != "none":
         source = read_source(spec)
@@ -45,17 +55,23 @@ def build_models(spec: ExperimentSpec) -> Models:
 
 
 def place(model: nn.Module, spec: ExperimentSpec) -> nn.Module:
-    """The network on its device, in its precision, and in the memory layout that convolutions are fastest in."""
-    # Read by `training.forward`: only the products are computed in bfloat16, so it is no type of a parameter.
+    """Move a network to its device, in its precision and in the layout that convolutions are fastest in."""
+    # Read by `training.forward`: only products are computed in bfloat16; the parameters have another type.
     model.uses_bf16 = spec.precision == "bf16"
     return model.to(device=find_device(spec), dtype=parameter_type(spec), memory_format=torch.channels_last)
 
 
 def read_source(spec: ExperimentSpec) -> Arrays:
-    """Return the numbers of the source network by torchvision's name: of a file, or of torchvision's model zoo.
+    """Return the arrays of the source network by torchvision's name, from a file or from torchvision's model zoo.
+
+    Args:
+        spec: The experiment; its `weights` name the source.
+
+    Returns:
+        Every parameter and running statistic.
 
     Raises:
-        UserError: The file is missing or damaged, or the zoo cannot be reached.
+        UserError: The file is missing or damaged, or the zoo's weights cannot be downloaded and read.
     """
     if spec.weights != "imagenet":
         checkpoint = sources.read_for(spec)
@@ -63,7 +79,7 @@ def read_source(spec: ExperimentSpec) -> Arrays:
         return checkpoint.arrays
     try:
         return to_arrays(BUILDERS[spec.model](weights=ZOO_WEIGHTS))
-    # Of a file in its cache torch checks nothing, so a damaged one shows itself only when it is read.
+    # torch does not check the files in its cache, so a damaged one is noticed only when it is read.
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -74,6 +90,6 @@ def read_source(spec: ExperimentSpec) -> Arrays:
 
 
 def build_network(spec: ExperimentSpec, classes: int) -> nn.Module:
-    """Build torchvision's network with its initial values; of several devices, BatchNorm sees the whole batch."""
+    """Build torchvision's network with its initial values, with synchronised BatchNorm for several devices."""
     norm_layer = BatchNorm if spec.devices > 1 else nn.BatchNorm2d
     return BUILDERS[spec.model](num_classes=classes, norm_layer=norm_layer)

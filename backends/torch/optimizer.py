@@ -1,4 +1,4 @@
-"""Parameter groups in PyTorch: one for each trained stage, with its own learning rate."""
+"""Parameter groups in PyTorch: one for each trained stage, with a learning rate of its own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,19 @@ from common.spec.experiment import ExperimentSpec
 
 
 def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torch.optim.Optimizer:
-    """Make an optimizer that has a parameter group with a learning rate of its own for each trained stage.
+    """Make one optimizer with a parameter group for each trained stage.
 
-    Raises:
-        RuntimeError: A trained parameter is in no group, or in two.
+    torch.optim adds weight decay to the gradient, and multiplies by the learning rate last, after momentum: a group's
+    rate acts on its own step only.
+
+    Args:
+        model: The network, or a head alone.
+        spec: Names the optimizer (`adam`, or SGD with momentum 0.9 or 0) and the weight decay.
+        phase: Says which stages train, and their learning rates.
+
+    Returns:
+        The optimizer; each group has its stage as `name`. A trained parameter that is in no group or in two raises
+        RuntimeError.
     """
     parameters = named_parameters(model)
     groups = [
@@ -33,12 +42,12 @@ def make_optimizer(model: nn.Module, spec: ExperimentSpec, phase: Phase) -> torc
 
 
 def held_names(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> list[str]:
-    """Return the names of the parameters in the optimizer's groups."""
+    """Return the names of the parameters in the optimizer's groups, as read back from it."""
     names = {id(parameter): name for name, parameter in parameters.items()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def set_trained(model: nn.Module, phase: Phase) -> None:
-    """Freeze what does not train in a phase."""
+    """Set `requires_grad` of each parameter: True where the phase trains it, False where it is frozen."""
     for name, parameter in named_parameters(model).items():
         parameter.requires_grad_(phase.trains(name))

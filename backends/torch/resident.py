@@ -1,4 +1,4 @@
-"""Images in the device's memory, and batches that PyTorch makes from them there."""
+"""The images of an experiment in the device's memory, and batches that PyTorch makes from them there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ from common.spec.experiment import ExperimentSpec
 
 
 def to_device(spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Tensor:
-    """See `common.contract.backend.Backend.to_device`."""
+    """Copy the pixels of all images, (segments, SEGMENT, 3) uint8, to the device of `spec`."""
     return torch.from_numpy(pixels).to(find_device(spec))
 
 
 def resident_batch(store: Tensor, places: Places, frame: Frame, labels: Labels) -> tuple[Tensor, Tensor]:
-    """See `common.contract.backend.Backend.resident_batch`."""
+    """Make a batch on the device from what `to_device` returned, with operations that PyTorch queues one by one.
+
+    Only the batch's places, labels and normalisation are copied to the device, and the host does not wait for that.
+
+    Args:
+        store: The pixels of all images, (segments, SEGMENT, 3) uint8.
+        places: Where the N images are, and where the pixels of their squares look.
+        frame: Rows and pixels to gather of each image, side of the squares, and normalisation.
+        labels: (N,) int64.
+
+    Returns:
+        Images (N, 3, side, side) float32 and labels (N,), on the device of `store`. Pixels are resized as Pillow does,
+        by the formula of `common.contract.backend.Backend.resident_batch`.
+    """
     device = store.device
     segments, turned, first, second = (copy_ahead(array, device) for array in places)
     begin, across = segments[:, :, None, None]
@@ -36,7 +49,20 @@ def resident_batch(store: Tensor, places: Places, frame: Frame, labels: Labels) 
 
 
 def coefficients(axis: Tensor, side: int, length: int) -> tuple[Tensor, Tensor]:
-    """What each of `length` pixels along an axis counts in each output pixel: (N, side, length), in two digits."""
+    """Compute the resampling coefficients along one axis, each as two whole digits.
+
+        distance[i, x] = |(2 x + 1) unit - (start + i step)|
+        w[i, x] = max(0, reach - distance[i, x]), and 0 for x >= size
+        DIGIT high[i, x] + low[i, x] = w[i, x] / sum_x w[i, x] * DIGIT^2, rounded half upwards
+
+    Args:
+        axis: (5, N): unit, start, step, reach and size of each image, as in `Places.first`.
+        side: Number of output pixels i.
+        length: Number of input pixels x.
+
+    Returns:
+        high and low, (N, side, length) float32. All before is int32, which `common.batches.resident.check_size` allows.
+    """
     unit, start, step, reach, size = axis.int()[:, :, None, None]
     pixels, outputs = (torch.arange(count, dtype=torch.int32, device=axis.device) for count in (length, side))
     distance = ((2 * pixels + 1) * unit - (start + step * outputs[:, None])).abs()
@@ -48,12 +74,23 @@ def coefficients(axis: Tensor, side: int, length: int) -> tuple[Tensor, Tensor]:
 
 
 def resize_rows(images: Tensor, high: Tensor, low: Tensor) -> Tensor:
-    """Images (N, 3, H, W) with their rows resized to whole numbers, and transposed: (N, 3, side, H)."""
+    """Resize the rows of images to whole numbers, and transpose the images.
+
+        output = (sum_x (DIGIT high + low) pixel) / DIGIT^2, rounded half upwards
+
+    Args:
+        images: (N, 3, H, W) float32, whole numbers.
+        high: (N, side, W) float32, the first digit of the coefficients.
+        low: (N, side, W) float32, the second.
+
+    Returns:
+        (N, 3, side, H) float32: transposed, so that a second call resizes the other axis.
+    """
     high, low = (torch.einsum("nchw,nsw->ncsh", images, digit) for digit in (high, low))
     return ((high + (low / DIGIT).floor() + DIGIT // 2) / DIGIT).floor()
 
 
 def copy_ahead(array: NDArray, device: torch.device) -> Tensor:
-    """An array on the device, without waiting for a GPU: only memory that is pinned is copied in the background."""
+    """Copy an array to the device without waiting for a GPU, which copies in the background from pinned memory only."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -17,9 +17,15 @@ from common.system.machine import available_cores
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """See `common.contract.backend.Backend.prepare`.
+    """Choose the device, seed PyTorch, and make its arithmetic exact (no TF32) and repeatable.
 
-    Of several devices each has a process of its own, and these find each other here.
+    Call it before anything else. With several devices each has a process of its own, and the processes meet here.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The device, of all processes together. UserError is raised as by `find_device`.
     """
     device = find_device(spec)
     if spec.devices > 1:
@@ -28,7 +34,7 @@ def prepare(spec: ExperimentSpec) -> Device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(spec.seed)
     torch.use_deterministic_algorithms(True)
-    # It would also write NaN into all memory that is about to be written to.
+    # Otherwise deterministic mode also writes NaN into all memory that is about to be written to.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -41,9 +47,9 @@ def prepare(spec: ExperimentSpec) -> Device:
 
 
 def join(device: torch.device) -> None:
-    """Meet the other processes, and leave them their part of the cores."""
+    """Join the process group (NCCL on GPUs, gloo on a CPU), and take only this process's part of the cores."""
     world = processes.world()
-    # PyTorch would take a thread a core in every process. Never more than it has: this may be called again.
+    # By default every process takes a thread for each core. The minimum, as this may be called again.
     torch.set_num_threads(min(torch.get_num_threads(), max(1, available_cores() // world.local_size)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -52,8 +58,17 @@ def join(device: torch.device) -> None:
 
 
 def find_device(spec: ExperimentSpec) -> torch.device:
-    """The torch device that `spec.device` means, of several this process's; raises UserError where torch sees no GPU
-    or too few, and where the processes do not fit the devices."""
+    """Return the torch device that `spec.device` means; with several, the one of this process.
+
+    Args:
+        spec: The experiment.
+
+    Returns:
+        The CPU, or a GPU: with several devices the one numbered by the process's rank within its machine.
+
+    Raises:
+        UserError: PyTorch sees no GPU or too few, or (from `processes.world_of`) the processes do not fit the devices.
+    """
     world = processes.world_of(spec)
     available = torch.cuda.is_available()
     if spec.device == "gpu" and not available:
@@ -70,17 +85,25 @@ def find_device(spec: ExperimentSpec) -> torch.device:
 
 
 def versions() -> dict[str, str]:
-    """See `common.contract.backend.Backend.versions`."""
+    """Return the versions of torch and torchvision."""
     return {"torch": torch.__version__, "torchvision": torchvision.__version__}
 
 
 def peak_gpu_memory() -> int | None:
-    """See `common.contract.backend.Backend.peak_gpu_memory`."""
+    """Return the most bytes that tensors occupied on the GPU at once, or None if this process has not used one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
 
 
 def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
-    """See `common.contract.backend.Backend.matmul_benchmark`."""
+    """Return a function that multiplies two random square matrices on the device and waits for the product.
+
+    Args:
+        spec: The experiment; its precision is that of the matrices.
+        side: Rows of each matrix.
+
+    Returns:
+        A function without arguments; on a GPU it ends with `torch.cuda.synchronize`.
+    """
     device = find_device(spec)
     kind = torch.bfloat16 if spec.precision == "bf16" else parameter_type(spec)
     left, right = (torch.rand(side, side, device=device).to(kind) for _ in range(2))
@@ -94,5 +117,5 @@ def matmul_benchmark(spec: ExperimentSpec, side: int) -> Callable[[], None]:
 
 
 def parameter_type(spec: ExperimentSpec) -> torch.dtype:
-    """Type of the parameters."""
+    """Return the torch dtype of parameters, BatchNorm statistics, losses and logits: float32, or float64."""
     return getattr(torch, precision.parameter_type(spec))

@@ -1,4 +1,4 @@
-"""torchvision's names <-> parameters of a PyTorch model: they are the same."""
+"""torchvision's names <-> parameters of a PyTorch model: the same, but for what adapters insert."""
 
 from __future__ import annotations
 
@@ -15,14 +15,24 @@ from common.network.weights import Arrays
 
 
 def to_arrays(model: nn.Module) -> Arrays:
-    """See `common.contract.backend.Backend.to_arrays`."""
+    """Return copies of all parameters and running statistics, adapters merged into their convolutions' weights."""
     # Where there is an adapter, a layer's `weight` is the merged one.
     merged = {name: attrgetter(name)(model) for name in named_tensors(model) if not lora.is_adapter(name)}
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in merged.items()}
 
 
 def load_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """See `common.contract.backend.Backend.load_arrays`."""
+    """Copy arrays into the parameters, adapters and running statistics of these names, and leave the others.
+
+    The adapter of a convolution that is set returns to zero, unless it is named too.
+
+    Args:
+        model: The network, or a head alone.
+        arrays: torchvision's name -> values in torchvision's layout. A name that the model lacks raises KeyError.
+
+    Raises:
+        ValueError: An array has a wrong shape.
+    """
     tensors = named_tensors(model)
     with torch.no_grad():
         for name, array in lora.complete(arrays, tensors).items():
@@ -32,17 +42,29 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter, adapter and running statistic by torchvision's name."""
+    """Return every parameter, adapter and running statistic by torchvision's name."""
     # torch counts batches for a mode of BatchNorm that this network does not use.
     tensors = {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     return {torchvision_name(name): tensor for name, tensor in tensors.items()}
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter and adapter by torchvision's name."""
+    """Return every parameter and adapter by torchvision's name."""
     return {torchvision_name(name): parameter for name, parameter in model.named_parameters()}
 
 
 def torchvision_name(name: str) -> str:
-    """The name without what PyTorch inserts where a weight has an adapter."""
+    """Remove from a parameter's name what PyTorch inserts where a weight has an adapter.
+
+    >>> torchvision_name("conv1.parametrizations.weight.original")
+    'conv1.weight'
+    >>> torchvision_name("conv1.parametrizations.weight.0.lora_a")
+    'conv1.lora_a'
+
+    Args:
+        name: A name in PyTorch.
+
+    Returns:
+        torchvision's name of a parameter, or `common.network.lora`'s of an adapter.
+    """
     return name.replace("parametrizations.weight.original", "weight").replace("parametrizations.weight.0.", "")

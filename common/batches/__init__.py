@@ -1,1 +1,1 @@
-"""Batches for a backend: of the shared or the framework's own pipeline, on the device, or of features."""
+"""Batches for a backend: by the shared, the native or the resident pipeline, or of features computed once."""

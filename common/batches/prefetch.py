@@ -1,4 +1,4 @@
-"""Results computed by threads before they are asked for."""
+"""Compute results in threads before they are asked for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,21 @@ Result = TypeVar("Result")
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, look_ahead: int
 ) -> Iterator[Result]:
-    """`map` in the order of `items`, computed up to `look_ahead` results early by `workers` threads (0: none).
+    """Map a function over items in their order, computing results ahead in threads.
 
     Pillow gives up the interpreter lock while it decodes and resizes, so threads are enough.
+
+    >>> list(prefetch(abs, [-1, 2, -3], workers=2, look_ahead=1))
+    [1, 2, 3]
+
+    Args:
+        function: The function; threads call it at once.
+        items: Its arguments.
+        workers: Number of threads; with 0 each result is computed when it is asked for.
+        look_ahead: Largest number of results that are computed early.
+
+    Yields:
+        The result of each item.
     """
     if workers == 0:
         yield from map(function, items)

@@ -1,6 +1,6 @@
-"""The data set in the device's memory: its decoded pixels are copied there once, and each batch is made there.
+"""The resident pipeline: decoded images are copied to the device's memory once, and each batch is made there.
 
-What the shared pipeline does with Pillow, a backend does with two matrix products, one along each axis.
+Where the shared pipeline resizes with Pillow, a backend multiplies with two matrices, one along each axis.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.batches.prefetch import prefetch
-from common.batches.shared import ImageSource
-from common.batches.source import BatchSource
-from common.contract.backend import Backend
+from common.contract.experiment import Experiment
 from common.data.folder import ImageData, Sample
 from common.data.images import UnreadableImage, upright_size
-from common.preprocessing import crops, draws, transforms
+from common.method.plan import Plan
+from common.preprocessing import crops, draws
 from common.preprocessing.crops import Cut
 from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places, places_of, segments_across
 from common.preprocessing.transforms import Labels, Transform
@@ -32,31 +31,38 @@ DEFAULT_LIMIT_GIB = 8.0
 
 @dataclass(frozen=True)
 class Layout:
-    """How the images of an experiment lie in one array."""
+    """The places of an experiment's images in one array of segments (`common.preprocessing.resampling.SEGMENT`)."""
 
     places: dict[Sample, tuple[int, int, int]]
-    """First segment, width and height in pixels."""
+    """Sample -> its first segment, and its width and height in pixels."""
     segments: int
+    """Number of segments in the array."""
     height: int
-    """The largest height, in pixels."""
+    """The largest height of an image, in pixels."""
     width: int
-    """The largest width, rounded up to whole segments."""
+    """The largest width of an image, in pixels, rounded up to whole segments."""
 
     @property
     def bytes(self) -> int:
-        """Bytes of all pixels, those between images included."""
+        """Size of the array in bytes, with the unused pixels at the ends of rows."""
         return self.segments * SEGMENT * 3
 
 
-def image_source(backend: Backend, spec: ExperimentSpec, transform: Transform, data: ImageData) -> BatchSource:
-    """Where an experiment's batches come from, unless from the framework's own pipeline."""
-    return ResidentImages(backend, spec, transform, data) if spec.pipeline == "resident" else ImageSource(data.read)
-
-
 def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layout:
-    """The places of all images that the experiment looks at. Raises UserError where they need more than
-    FINE_TUNING_RESIDENT_GIB (8 GiB unless set) of the device's memory, with the work on a batch, or where one is too
-    long."""
+    """Give a place to every image that the experiment looks at.
+
+    Args:
+        spec: The experiment.
+        transform: Its preprocessing.
+        data: Its data; without epochs the training images get no place.
+
+    Returns:
+        The layout of the array.
+
+    Raises:
+        UserError: Pixels and the work on a batch need more of the device's memory than FINE_TUNING_RESIDENT_GIB (8 GiB
+            unless set), or an image is too long (`check_size`).
+    """
     samples = tuple(dict.fromkeys((*(data.train if spec.epochs else ()), *data.validation, *data.test)))
     places, segments = {}, 0
     for sample in samples:
@@ -79,10 +85,10 @@ def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layo
 
 
 def check_size(sample: Sample, width: int, height: int, transform: Transform) -> None:
-    """Raise UserError for an image whose weights `Backend.resident_batch` could not compute in 32 bits."""
+    """Raise UserError for an image whose resampling coefficients a backend could not compute in 32-bit integers."""
     long, short = max(width, height), min(width, height)
     resized = max(transform.resize_size * long // short, transform.resize_size)
-    # The sum of the weights, which DIGIT multiplies, and the middle of the last pixel.
+    # Bounds of the largest intermediate values: DIGIT times the sum of the weights, and the middle of the last pixel.
     weights = 2 * long**2 / transform.image_size + 2 * resized
     if max((DIGIT + 1) * weights, 2 * (long + 1) * resized) >= 2**31:
         raise UserError(
@@ -91,20 +97,42 @@ def check_size(sample: Sample, width: int, height: int, transform: Transform) ->
 
 
 def batch_bytes(spec: ExperimentSpec, transform: Transform, layout: Layout) -> int:
-    """About how many bytes it takes to make a batch of the largest images: their pixels as 8-bit values and twice as
-    float32, and the weights along an axis as a few whole numbers."""
+    """Estimate the memory that it takes to make a batch of the largest images.
+
+    A pixel's value takes 9 bytes, once as an 8-bit value and twice as float32; a resampling coefficient takes 32, as a
+    few whole numbers.
+
+    Args:
+        spec: The experiment, for its batch size.
+        transform: Its preprocessing.
+        layout: The places of its images.
+
+    Returns:
+        The size in bytes.
+    """
     pixels, side = 3 * layout.height * layout.width, max(layout.height, layout.width)
     return min(spec.batch_size, len(layout.places)) * (9 * pixels + 32 * transform.image_size * side)
 
 
-def describe(spec: ExperimentSpec, data: ImageData) -> dict[str, Any]:
-    """What the record says of the images on the device; raises UserError as `lay_out` does."""
-    layout = lay_out(spec, transforms.transform_for(spec), data)
+def describe(plan: Plan, data: ImageData) -> dict[str, Any]:
+    """Return the record's entry on the images on the device, their number and bytes; raise UserError as `lay_out`."""
+    layout = lay_out(plan.spec, plan.transform, data)
     return {"images": len(layout.places), "bytes": layout.bytes}
 
 
 def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) -> NDArray[np.uint8]:
-    """The pixels of all images, (segments, SEGMENT, 3), in the channel order of the weights."""
+    """Decode all images into one array.
+
+    Args:
+        layout: The places of the images.
+        data: Their data set.
+        transform: The preprocessing, for the channel order of the weights.
+        workers: Number of threads that decode.
+
+    Returns:
+        The pixels, (segments, SEGMENT, 3) uint8, in the channel order of the weights; 0 where no image lies. An image
+        whose size is no longer that of the layout raises UnreadableImage.
+    """
     whole = np.zeros((layout.segments, SEGMENT, 3), np.uint8)
 
     def put(sample: Sample) -> None:
@@ -121,69 +149,80 @@ def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) ->
     return whole
 
 
-class ResidentImages:
-    """Batches of images that are on the device: a `common.batches.source.BatchSource`, whose batches are Places until
-    `on_device` makes images of them."""
+class ResidentBatches:
+    """A source of batches made on the device from images in its memory, in the shared pipeline's order and draws."""
 
-    def __init__(self, backend: Backend, spec: ExperimentSpec, transform: Transform, data: ImageData) -> None:
-        self.layout = lay_out(spec, transform, data)
-        self.store = backend.to_device(spec, pack(self.layout, data, transform, spec.workers))
+    def __init__(self, experiment: Experiment) -> None:
+        plan = experiment.plan
+        self.experiment = experiment
+        self.layout = lay_out(plan.spec, plan.transform, experiment.data)
+        packed = pack(self.layout, experiment.data, plan.transform, plan.spec.workers)
+        self.store = experiment.backend.to_device(plan.spec, packed)
 
-    def train_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
-    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
-        """`common.batches.shared.train_batches`: the same order and the same draws."""
-
-        def cut(index: int) -> Cut:
-            return crops.training_cut(self.size(samples[index]), transform, spec.seed, epoch, index)
-
-        order = draws.epoch_order(len(samples), spec.seed, epoch)
-        return self.batches(spec, transform, samples, [int(index) for index in order], cut)
-
-    def test_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
-    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
-        """`common.batches.shared.test_batches`."""
+    def train(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """Yield the shuffled, augmented batches of an epoch, made on the device; the last may be smaller."""
+        plan, samples = self.experiment.plan, self.experiment.data.train
 
         def cut(index: int) -> Cut:
-            return crops.test_cut(self.size(samples[index]), transform)
+            return crops.training_cut(self.size(samples[index]), plan.transform, plan.spec.seed, epoch, index)
 
-        return self.batches(spec, transform, samples, range(len(samples)), cut)
+        order = draws.epoch_order(len(samples), plan.spec.seed, epoch)
+        for places, frame, labels in self.places(samples, order.tolist(), cut):
+            yield self.experiment.backend.resident_batch(self.store, places, frame, labels)
 
-    def on_device(self, backend: Backend, images: tuple[Places, Frame], labels: Labels) -> tuple[Any, Any]:
-        """The batch as the backend takes it."""
-        places, frame = images
-        return backend.resident_batch(self.store, places, frame, labels)
+    def test(self, samples: Sequence[Sample]) -> Iterator[tuple[Any, Labels]]:
+        """Yield batches of samples in order, cropped at the centre: images made on the device, labels as NumPy."""
+
+        def cut(index: int) -> Cut:
+            return crops.test_cut(self.size(samples[index]), self.experiment.plan.transform)
+
+        for places, frame, labels in self.places(samples, range(len(samples)), cut):
+            yield self.experiment.backend.resident_batch(self.store, places, frame, labels)[0], labels
 
     def size(self, sample: Sample) -> tuple[int, int]:
-        """Width and height of an image."""
+        """Return width and height of an image in pixels."""
         return self.layout.places[sample][1:]
 
-    def batches(
-        self,
-        spec: ExperimentSpec,
-        transform: Transform,
-        samples: Sequence[Sample],
-        order: Sequence[int],
-        cut: Callable[[int], Cut],
-    ) -> Iterator[tuple[tuple[Places, Frame], Labels]]:
-        """Batches of the samples whose indices are `order`, the image `index` cut as `cut(index)` says."""
+    def places(
+        self, samples: Sequence[Sample], order: Sequence[int], cut: Callable[[int], Cut]
+    ) -> Iterator[tuple[Places, Frame, Labels]]:
+        """Work out places and labels of batches, a little ahead of their use.
 
-        def batch(start: int) -> tuple[tuple[Places, Frame], Labels]:
+        Args:
+            samples: The samples.
+            order: Indices into `samples`, in the order of the batches.
+            cut: Returns the cut of the sample of an index.
+
+        Returns:
+            An iterator over the batches: the places of the images, the frame that holds them, their labels (N,) int64.
+        """
+        spec, transform = self.experiment.spec, self.experiment.plan.transform
+
+        def batch(start: int) -> tuple[Places, Frame, Labels]:
             chosen = order[start : start + spec.batch_size]
             found = [self.layout.places[samples[index]] for index in chosen]
             places = places_of(found, [cut(index) for index in chosen], transform.image_size)
             labels = np.array([samples[index].label for index in chosen], np.int64)
-            return (places, frame_of(found, bool(places.turned.any()), self.layout, transform)), labels
+            return places, frame_of(found, bool(places.turned.any()), self.layout, transform), labels
 
         # One thread draws ahead while this one waits for the device.
         return prefetch(batch, range(0, len(order), spec.batch_size), min(spec.workers, 1), look_ahead=2)
 
 
 def frame_of(found: Sequence[tuple[int, int, int]], turns: bool, layout: Layout, transform: Transform) -> Frame:
-    """What holds every image of a batch: the powers of two next above their sides, or the layout's largest sides.
+    """Return a frame that holds every image of a batch.
 
-    Few sizes, as each costs a compilation; and yet one huge image costs the other batches nothing.
+    Its height and width are the batch's largest sides, rounded up to a power of two but no larger than the layout's
+    largest. So there are few frames, each of which costs a compilation, and a huge image costs other batches nothing.
+
+    Args:
+        found: First segment, width and height in pixels of each image of the batch.
+        turns: Whether some images are turned; height and width are then made equal.
+        layout: The places of all images.
+        transform: The preprocessing.
+
+    Returns:
+        The frame.
     """
     height, width = (max(SEGMENT, *(place[axis] for place in found)) for axis in (2, 1))
     height, width = min(_power_of_two(height), layout.height), min(_power_of_two(width), layout.width)
@@ -193,5 +232,5 @@ def frame_of(found: Sequence[tuple[int, int, int]], turns: bool, layout: Layout,
 
 
 def _power_of_two(number: int) -> int:
-    """The least power of two that is not below `number`."""
+    """Return the least power of two that is not below `number`, which is 1 or more."""
     return 1 << (number - 1).bit_length()

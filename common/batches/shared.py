@@ -1,4 +1,4 @@
-"""The shared input pipeline: Pillow and NumPy, the same pixels for every framework."""
+"""The shared input pipeline: images prepared by Pillow and NumPy, the same pixels for every framework."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from common.batches.prefetch import prefetch
-from common.contract.backend import Backend
+from common.contract.experiment import Experiment
 from common.data.folder import Read, Sample, read_file
 from common.devices import processes
 from common.preprocessing.crops import augment, crop_for_test
@@ -17,16 +17,28 @@ from common.preprocessing.draws import epoch_order
 from common.preprocessing.transforms import Images, Labels, Transform, normalise
 from common.spec.experiment import ExperimentSpec
 
-# What the cropped test images of a run may take of its main memory, in bytes.
+# Largest size of the cropped test images that a run keeps in main memory, in bytes.
 KEPT_BYTES = 2**30
+# For each batch the indices of its samples, and the indices of those that this process loads.
+Chunks = Sequence[tuple[Sequence[int], Sequence[int]]]
 
 
 def train_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, read: Read = read_file
 ) -> Iterator[tuple[Images, Labels]]:
-    """Shuffled, augmented batches: float32 images (N, H, W, 3) and int64 labels (N,); the last may be smaller.
+    """Prepare the shuffled, augmented batches of an epoch.
 
-    Where several processes share a batch, the images are this one's (`common.devices.processes.share_to_train`).
+    Args:
+        spec: The experiment, for seed, batch size, devices and workers.
+        transform: Its preprocessing.
+        samples: The training samples.
+        epoch: Counted from 1.
+        read: Returns the decoded image of a sample; threads call it at once.
+
+    Returns:
+        An iterator over float32 images (N, H, W, 3) and int64 labels (N,); the last batch may be smaller. Where several
+        processes share a batch, the images are this one's (`common.devices.processes.share_to_train`), the labels
+        those of all.
     """
 
     def load(index: int, out: Images) -> None:
@@ -34,84 +46,100 @@ def train_batches(
         normalise(image, transform, out)
 
     order = epoch_order(len(samples), spec.seed, epoch)
-    return _batches(load, samples, [int(index) for index in order], spec, transform, processes.share_to_train)
+    chunks = [(chunk, processes.share_to_train(chunk, spec.devices)) for chunk in _chunks(order.tolist(), spec)]
+    return _batches(load, [sample.label for sample in samples], chunks, spec, transform.image_size)
 
 
 def test_batches(
     spec: ExperimentSpec,
     transform: Transform,
     samples: Sequence[Sample],
-    read: Read = read_file,  # noqa: PT028
+    crop: Read | None = None,  # noqa: PT028
 ) -> Iterator[tuple[Images, Labels]]:
-    """Batches of all samples in their order: float32 images (N, H, W, 3) and int64 labels (N,).
+    """Prepare batches of all samples in their order, as for a test.
 
-    Where several processes share a batch, the images are this one's (`common.devices.processes.share_to_test`).
+    Args:
+        spec: The experiment, for batch size, devices and workers.
+        transform: Its preprocessing.
+        samples: The samples.
+        crop: Returns the image of a sample, cropped for a test; by default it is decoded and cropped each time.
+
+    Returns:
+        An iterator over float32 images (N, H, W, 3) and int64 labels (N,). Where several processes share a batch, the
+        images are this one's (`common.devices.processes.share_to_test`), the labels those of all.
     """
-    return ImageSource(read).test_batches(spec, transform, samples)
+
+    def load(index: int, out: Images) -> None:
+        sample = samples[index]
+        normalise(crop(sample) if crop else crop_for_test(read_file(sample), transform), transform, out)
+
+    chunks = [(chunk, processes.share_to_test(chunk, spec.devices)) for chunk in _chunks(range(len(samples)), spec)]
+    return _batches(load, [sample.label for sample in samples], chunks, spec, transform.image_size)
 
 
-class ImageSource:
-    """Batches of images that `read` gives, through `train_batches` and `test_batches`.
+class SharedBatches:
+    """A source of batches by the shared pipeline.
 
-    Test images are the same in every epoch: from the second time on they are kept cropped, up to KEPT_BYTES.
+    Test images are the same in every epoch: the second time one is asked for, it is kept cropped, up to KEPT_BYTES.
     """
 
-    def __init__(self, read: Read = read_file) -> None:
-        self.read = read
-        self.crops: dict[tuple[Sample, Transform], Image.Image] = {}
-        self.asked: set[tuple[Sample, Transform]] = set()
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.crops: dict[Sample, Image.Image] = {}
+        self.asked: set[Sample] = set()
         self.room = KEPT_BYTES
 
-    def train_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
-    ) -> Iterator[tuple[Images, Labels]]:
-        """See `train_batches`."""
-        return train_batches(spec, transform, samples, epoch, self.read)
+    def train(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """Yield the shuffled, augmented batches of an epoch, as the backend takes them; the last may be smaller."""
+        plan, data = self.experiment.plan, self.experiment.data
+        for images, labels in train_batches(plan.spec, plan.transform, data.train, epoch, data.read):
+            yield self.experiment.backend.from_shared(images, labels)
 
-    def test_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
-    ) -> Iterator[tuple[Images, Labels]]:
-        """See `test_batches`."""
+    def test(self, samples: Sequence[Sample]) -> Iterator[tuple[Any, Labels]]:
+        """Yield batches of samples in their order, cropped at the centre: images for the backend, labels as NumPy."""
+        plan = self.experiment.plan
+        for images, labels in test_batches(plan.spec, plan.transform, samples, self.crop):
+            yield self.experiment.backend.from_shared(images, labels)[0], labels
 
-        def load(index: int, out: Images) -> None:
-            normalise(self.crop(samples[index], transform), transform, out)
-
-        return _batches(load, samples, range(len(samples)), spec, transform, processes.share_to_test)
-
-    def on_device(self, backend: Backend, images: Images, labels: Labels) -> tuple[Any, Any]:
-        """A batch as the backend takes it."""
-        return backend.from_shared(images, labels)
-
-    def crop(self, sample: Sample, transform: Transform) -> Image.Image:
-        """The image cropped for a test, 8-bit RGB; threads may call it at once."""
-        known = self.crops.get((sample, transform))
+    def crop(self, sample: Sample) -> Image.Image:
+        """Return the image cropped for a test, 8-bit RGB; threads may call it at once."""
+        known = self.crops.get(sample)
         if known is not None:
             return known
-        image = crop_for_test(self.read(sample), transform)
-        if (sample, transform) in self.asked and self.room > 0:
+        image = crop_for_test(self.experiment.data.read(sample), self.experiment.plan.transform)
+        if sample in self.asked and self.room > 0:
             # Pillow holds four bytes a pixel.
             self.room -= 4 * image.width * image.height
-            self.crops[sample, transform] = image
-        self.asked.add((sample, transform))
+            self.crops[sample] = image
+        self.asked.add(sample)
         return image
 
 
+def _chunks(order: Sequence[int], spec: ExperimentSpec) -> list[Sequence[int]]:
+    """Cut indices into batches; the last may be smaller."""
+    return [order[start : start + spec.batch_size] for start in range(0, len(order), spec.batch_size)]
+
+
 def _batches(
-    load: Callable[[int, Images], None],
-    samples: Sequence[Sample],
-    order: Sequence[int],
-    spec: ExperimentSpec,
-    transform: Transform,
-    share: Callable[[Sequence[int], int], Sequence[int]],
+    load: Callable[[int, Images], None], labels: Sequence[int], chunks: Chunks, spec: ExperimentSpec, side: int
 ) -> Iterator[tuple[Images, Labels]]:
-    """Batches whose images `load(index, out)` writes to their places in them; `share` says which are this process's."""
-    chunks = [order[start : start + spec.batch_size] for start in range(0, len(order), spec.batch_size)]
-    shares = [share(chunk, spec.devices) for chunk in chunks]
+    """Load batches of images, ahead of their use, in threads.
+
+    Args:
+        load: Writes the image of an index to its place in the batch, (side, side, 3) float32; threads call it at once.
+        labels: Labels of all samples, by index.
+        chunks: For each batch the indices of its samples, and the indices of those that this process loads.
+        spec: The experiment, for workers and batch size.
+        side: Side of the images in pixels.
+
+    Yields:
+        Images (N, side, side, 3) float32 that this process loads, and the labels of the whole batch, int64.
+    """
 
     def places() -> Iterator[tuple[int, Images, Images]]:
-        for own in shares:
-            # A new array each time: some frameworks go on using the memory of the one they were given.
-            images = np.empty((len(own), transform.image_size, transform.image_size, 3), np.float32)
+        for _, own in chunks:
+            # A new array for each batch, as some frameworks go on using the memory of the one they were given.
+            images = np.empty((len(own), side, side, 3), np.float32)
             yield from ((index, out, images) for index, out in zip(own, images, strict=True))
 
     def fill(place: tuple[int, Images, Images]) -> Images:
@@ -120,7 +148,7 @@ def _batches(
         return images
 
     filled = prefetch(fill, places(), spec.workers, look_ahead=2 * spec.batch_size)
-    for chunk, own in zip(chunks, shares, strict=True):
+    for chunk, own in chunks:
         for _ in own:
             images = next(filled)
-        yield images, np.array([samples[index].label for index in chunk], np.int64)
+        yield images, np.array([labels[index] for index in chunk], np.int64)

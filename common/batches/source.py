@@ -1,28 +1,34 @@
-"""What every source of batches provides."""
+"""The interface of every source of batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from common.contract.backend import Backend
 from common.data.folder import Sample
-from common.preprocessing.transforms import Labels, Transform
-from common.spec.experiment import ExperimentSpec
+from common.preprocessing.transforms import Labels
 
 
-class BatchSource(Protocol):
-    """Where an epoch's batches come from: images of the shared or the resident pipeline, or features of either."""
+class Batches(Protocol):
+    """A source of an experiment's batches: its images by one of the pipelines, or their features."""
 
-    def train_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int, /
-    ) -> Iterator[tuple[Any, Labels]]:
-        """Shuffled batches, of images or of what `on_device` makes them from."""
+    def train(self, epoch: int, /) -> Iterator[tuple[Any, Any]]:
+        """Yield the shuffled batches of an epoch, as the backend's Trainer takes them; the last may be smaller.
 
-    def test_batches(
-        self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], /
-    ) -> Iterator[tuple[Any, Labels]]:
-        """Batches in the order of the samples."""
+        Args:
+            epoch: Counted from 1.
 
-    def on_device(self, backend: Backend, images: Any, labels: Labels, /) -> tuple[Any, Any]:
-        """A batch as the backend takes it."""
+        Yields:
+            Images (or features) and labels of a batch, in the framework's own objects.
+        """
+
+    def test(self, samples: Sequence[Sample], /) -> Iterator[tuple[Any, Labels]]:
+        """Yield batches of samples in their order, prepared as for a test.
+
+        Args:
+            samples: The samples, each of which comes in exactly one batch.
+
+        Yields:
+            Images (or features) of a batch in the framework's own objects, and its labels, (N,) int64 of NumPy. Where
+            several processes share the batch, the images are this one's part and the labels those of all.
+        """

@@ -1,1 +1,1 @@
-"""Speed, measured against the chapter's own code."""
+"""Measure speed against the chapter's own code."""

@@ -1,4 +1,4 @@
-"""The chapter's own code of one framework in a process of its own, where the framework has its own settings."""
+"""Run the chapter's own code of one framework in a process of its own, where the framework keeps its defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError
 from common.system.machine import peak_memory, without_messages
 
-# Backend -> the fields of a spec with which it does what its tab does.
+# Backend -> the fields of a spec with which this project does the same job as the chapter's tab.
 SAME_JOB: dict[str, dict[str, Any]] = {
     "torch": {"model": "resnet18", "train_crop": "random_resized_crop", "loss_reduction": "sum"},
     "keras": {
@@ -35,18 +35,19 @@ SAME_JOB: dict[str, dict[str, Any]] = {
 
 
 def same_job(spec: ExperimentSpec) -> ExperimentSpec:
-    """`spec` with the network and the choices of its framework's tab."""
+    """Return the spec with the network and the choices of the chapter's tab for its framework."""
     return spec.replace(test_resize="squash", flip=True, weight_decay=1e-3, **SAME_JOB[spec.backend])
 
 
 class ChapterProcess:
-    """A process that does what the tab does, a piece at a time; idle in between. Use it in a `with` statement.
+    """A process that runs the chapter's tab one piece at a time and is idle in between; use it in a `with` statement.
 
-    Start it before the backend is imported, whose settings it would inherit.
+    Start it before the backend is imported, since it would inherit the backend's settings. All methods raise RunError
+    when the tab fails or its process ends.
     """
 
     def __init__(self, file: Path) -> None:
-        """file: the chapter's code, one of `backends.chapter_file`."""
+        """Start the process with the chapter's code in `file`, which `backends.chapter_file` names."""
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(file, other), daemon=True)
@@ -65,27 +66,33 @@ class ChapterProcess:
             self.process.terminate()
 
     def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool = False) -> None:
-        """A new network and new input pipelines, over the class folders `folder`/train and `folder`/test.
+        """Make a new network with its optimizer, and new input pipelines.
 
-        frozen: whether the backbone does not train, as in the chapter's exercise.
+        Args:
+            folder: A folder whose `train` and `test` hold a folder of images for each class.
+            image_size: The side of the network's input in pixels.
+            batch_size: Images of a batch.
+            classes: The number of classes.
+            frozen: Whether the backbone does not train, as in the chapter's exercise.
         """
         self._ask("configure", folder, image_size, batch_size, classes, frozen)
 
     def train(self) -> tuple[int, float]:
-        """An epoch: the number of images and the seconds."""
+        """Train one epoch; return the number of images and the seconds."""
         images, seconds = self._ask("train")
         return images, seconds
 
     def test(self) -> tuple[int, float]:
-        """An evaluation: the number of images and the seconds."""
+        """Evaluate once; return the number of images and the seconds."""
         images, seconds = self._ask("test")
         return images, seconds
 
     def peak_memory(self) -> int:
-        """Most bytes the process held in main memory."""
+        """Return the most bytes that the process has held in main memory."""
         return int(self._ask("peak_memory"))
 
     def _ask(self, question: str, *arguments: Any) -> Any:
+        """Call a method of `Chapter` in the process; return its answer or raise its error as RunError."""
         try:
             self.connection.send((question, arguments))
             answer = self.connection.recv()
@@ -97,26 +104,30 @@ class ChapterProcess:
 
 
 class Chapter:
-    """What the process holds."""
+    """The network, optimizer and batches in the process; its methods answer those of ChapterProcess."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
 
     def configure(self, folder: Path, image_size: int, batch_size: int, classes: int, frozen: bool) -> None:
+        """Make network, optimizer and input pipelines by the chapter's code."""
         self.network = self.module.make_network(image_size, classes, frozen)
         self.optimizer = self.module.make_optimizer(self.network)
         self.train_batches = self.module.train_batches(folder, image_size, batch_size)
         self.test_batches = self.module.test_batches(folder, image_size, batch_size)
 
     def train(self) -> tuple[int, float]:
+        """Train one epoch; return the number of images and the seconds."""
         start = time.perf_counter()
         return self.module.train_epoch(self.network, self.optimizer, self.train_batches), time.perf_counter() - start
 
     def test(self) -> tuple[int, float]:
+        """Evaluate once; return the number of images and the seconds."""
         start = time.perf_counter()
         return self.module.evaluate(self.network, self.test_batches), time.perf_counter() - start
 
     def peak_memory(self) -> int:
+        """Return the most bytes that this process has held in main memory."""
         return peak_memory()
 
 
@@ -132,13 +143,13 @@ def serve(file: Path, connection: Connection) -> None:
             with without_messages():
                 tab = tab or Chapter(load(file))
             answer = getattr(tab, question)(*arguments)
-        except Exception as error:  # goes to the process that asked
+        except Exception as error:  # sent to the process that asked
             answer = RunError(f"{type(error).__name__}: {error}")
         connection.send(answer)
 
 
 def load(file: Path) -> ModuleType:
-    """The chapter's code from its file: importing the package around it would change the framework's settings."""
+    """Load the chapter's code from its file, since importing its package would change the framework's settings."""
     specification = importlib.util.spec_from_file_location(f"chapter_of_{file.parent.name}", file)
     assert specification is not None
     assert specification.loader is not None

@@ -1,11 +1,12 @@
-"""How fast an experiment runs, held against the chapter's tab, against ready batches and against the machine.
+"""Measure how fast an experiment runs, against the chapter's tab, ready batches and the machine's matrix products.
 
-A machine is never equally fast twice, so everything is measured in short slices, round after round, and every ratio
-is the median of the ratios within a round.
+A machine's speed varies over time. So everything is measured in short slices, round after round, and every ratio is
+the median over the rounds of the ratio within a round.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -18,16 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.batches import resident
-from common.batches.source import BatchSource
+from common.batches.pipelines import image_batches
+from common.batches.source import Batches
 from common.bench.chapter import ChapterProcess
 from common.contract.backend import Backend
+from common.contract.experiment import Experiment
 from common.contract.watch import Quiet
 from common.data import decoded
 from common.data.folder import ImageData, Sample, read_folder
 from common.method import feature_reuse, phases
+from common.method.plan import make_plan
 from common.network import resnet, sources, weights
-from common.preprocessing import transforms
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.training import evaluation, loop
@@ -37,27 +39,29 @@ PRODUCT_SIDE = 2048
 PASSES = {"train": 3, "test": 1}
 
 Slice = Callable[[], tuple[int, float]]
-"""Does a piece of work; how much of it (images, or products), and in how many seconds."""
+"""A function that does a piece of work and returns its amount (images, or matrix products) and the seconds."""
 
 
 @dataclass
 class Case:
-    """One thing that is measured."""
+    """One job, done in one way and precision, with its measured rates."""
 
     job: str
-    """`train`, `test`, or `product`: a matrix product."""
+    """One of `train`, `test` and `product`, a matrix product."""
     way: str
-    """`tab`, `ours`, `ready` (ready batches), `input` (the input pipeline alone), or `product`."""
+    """One of `tab`, `ours`, `ready` (ours on ready batches), `input` (our input pipeline alone) and `product`."""
     precision: str
     rates: list[float] = field(default_factory=list)
-    """Images (products) a second, one a round."""
+    """Images (or products) per second, one value for each round."""
 
     @property
     def name(self) -> str:
+        """Job, way and precision, separated by spaces."""
         return f"{self.job} {self.way} {self.precision}"
 
     @property
     def rate(self) -> float:
+        """The median of the rates."""
         return statistics.median(self.rates)
 
 
@@ -74,20 +78,42 @@ class Result:
     cases: list[Case]
 
     def case(self, job: str, way: str, precision: str = "fp32") -> Case | None:
-        """The case of these, if it was measured."""
+        """Return the case of this job, way and precision, or None if it was not measured."""
         return next(
             (case for case in self.cases if (case.job, case.way, case.precision) == (job, way, precision)), None
         )
 
     def ratio(self, case: Case, way: str) -> float | None:
-        """How many times as fast `case` is as `way` does the same job, as the median over the rounds."""
+        """Return how many times as fast a case is as another way of doing the same job.
+
+        The ratio is the median over the rounds of rate(case) / rate(other). The tab is measured in fp32 only; other
+        ways are compared in the precision of the case.
+
+        Args:
+            case: The case.
+            way: The other way.
+
+        Returns:
+            The ratio; None if the other way was not measured, or is the case itself.
+        """
         other = self.case(case.job, way, "fp32" if way == "tab" else case.precision)
         if other is None or other is case:
             return None
         return statistics.median(one / two for one, two in zip(case.rates, other.rates, strict=True))
 
     def share_of_peak(self, case: Case) -> float | None:
-        """Which part of the rate of a large matrix product in the same framework and precision is reached."""
+        """Return the fraction of the arithmetic rate of a large matrix product in the same framework and precision.
+
+        With n = PRODUCT_SIDE it is the median over the rounds of
+
+            (images/s * flops * PASSES[job]) / (products/s * 2 * n^3)
+
+        Args:
+            case: The case.
+
+        Returns:
+            The fraction; None for the product itself, for input pipelines, and where no product was measured.
+        """
         product = self.case("product", "product", case.precision)
         if product is None or case.job not in PASSES or case.way == "input":
             return None
@@ -96,7 +122,7 @@ class Result:
         return statistics.median(images * work / (products * 2 * PRODUCT_SIDE**3) for images, products in pairs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return the measurements as plain values for JSON."""
         return {
             "image_size": self.image_size,
             "batch_size": self.batch_size,
@@ -120,9 +146,18 @@ class Result:
 
 
 def measure(slices: dict[str, Slice], repeats: int, watch: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Rates by name: every slice once for nothing, which compiles and fills caches, then `repeats` rounds of all.
+    """Measure the rates of slices, round after round.
 
-    Every second round goes backwards, so that no slice always follows the same one.
+    Every slice first runs once unmeasured, which compiles and fills caches. Every second round goes backwards, so that
+    no slice always follows the same one.
+
+    Args:
+        slices: The slices by name.
+        repeats: The number of rounds.
+        watch: Called with what is about to run.
+
+    Returns:
+        The rates of each slice, one for each round, in images (or products) per second.
     """
     names = list(slices)
     rates: dict[str, list[float]] = {name: [] for name in names}
@@ -146,40 +181,51 @@ def run(
     repeats: int,
     watch: Callable[[str], None] = lambda text: None,
 ) -> Result:
-    """Measure one image size and batch size; the images of `data` are one slice.
+    """Measure one image size and batch size.
 
-    spec: the tab's job (`common.bench.chapter.same_job`) with weights of its architecture.
+    Args:
+        backend: The backend.
+        tab: The process of the chapter's tab.
+        spec: The tab's job (`common.bench.chapter.same_job`) with weights of its architecture.
+        precisions: The precisions in which our code is measured; the tab has fp32 only.
+        data: The images of one slice.
+        repeats: The number of rounds.
+        watch: Called with what is about to run.
+
+    Returns:
+        The measurements.
     """
     assert spec.image_size is not None
     tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
     slices: dict[str, Slice] = {"train tab fp32": tab.train, "test tab fp32": tab.test}
     data, _ = decoded.attach(spec, data)
-    source = resident.image_source(backend, spec, transforms.transform_for(spec), data)
+    experiment = Experiment(backend, make_plan(spec, data), data, Quiet())
+    batches = image_batches(experiment)
     for precision in precisions:
-        slices.update(our_slices(backend, spec.replace(precision=precision), data, source))
-    slices.update(input_slices(backend, spec, data, source))
+        changed = dataclasses.replace(experiment.plan, spec=spec.replace(precision=precision))
+        slices.update(our_slices(experiment.replace(plan=changed), batches))
+    slices.update(input_slices(experiment, batches))
     measured = measure(slices, repeats, watch)
     cases = [Case(*_words(name), rates) for name, rates in measured.items()]
     flops = resnet.forward_flops(resnet.architecture(spec.backend, spec.model), spec.image_size, spec.classes)
     return Result(spec.image_size, spec.batch_size, len(data.train), len(data.test), flops, cases)
 
 
-def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: BatchSource) -> dict[str, Slice]:
-    """Training and evaluation by `common.training.loop`, the same on ready batches, and a product."""
-    transform = transforms.transform_for(spec)
+def our_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
+    """Return slices of training and evaluation by `common.training`, both on ready batches, and a matrix product."""
+    backend, spec, data = experiment.backend, experiment.spec, experiment.data
     model = backend.build_models(spec).fine_tune
-    (phase,) = phases.phases(spec)
+    (phase,) = experiment.plan.phases
     trainer = backend.Trainer(model, spec, phase)
     epochs, constant_rate = itertools.count(1), [1.0] * math.ceil(len(data.train) / spec.batch_size)
-    ready_train = list(loop.train_batches(backend, spec, transform, data, 1, source))
-    ready_test = list(evaluation.test_batches(backend, spec, transform, data.test, source))
+    ready_train, ready_test = list(batches.train(1)), list(batches.test(data.test))
     product = backend.matmul_benchmark(spec, PRODUCT_SIDE)
 
     def train() -> None:
-        loop.train_epoch(backend, trainer, spec, transform, data, next(epochs), Quiet(), constant_rate, source)
+        loop.train_epoch(experiment, trainer, batches, next(epochs), constant_rate)
 
     def test() -> None:
-        evaluation.predict(backend, model, spec, transform, data.test, Quiet(), source)
+        evaluation.predict(experiment, model, data.test, batches)
 
     def train_ready() -> None:
         for images, labels in ready_train:
@@ -200,30 +246,30 @@ def our_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: 
     }
 
 
-def input_slices(backend: Backend, spec: ExperimentSpec, data: ImageData, source: BatchSource) -> dict[str, Slice]:
-    """The input pipeline alone, up to batches as the framework takes them."""
-    transform = transforms.transform_for(spec)
-    epochs = itertools.count(1)
-    product = backend.matmul_benchmark(spec, 8)
+def input_slices(experiment: Experiment, batches: Batches) -> dict[str, Slice]:
+    """Return slices of the input pipeline alone, up to batches as the framework takes them."""
+    data, epochs = experiment.data, itertools.count(1)
+    product = experiment.backend.matmul_benchmark(experiment.spec, 8)
 
-    def wait_for(batches: Iterator[tuple[Any, Any]]) -> None:
-        for images, _ in batches:
-            # What computes an image beside this thread: JAX's and MXNet's arrays say so, a GPU works in order.
+    def wait_for(made: Iterator[tuple[Any, Any]]) -> None:
+        for images, _ in made:
+            # Wait for arrays that are computed beside this thread: JAX's and MXNet's have a method for it. A GPU works
+            # in order, so that the product below waits for it.
             for name in {"block_until_ready", "wait_to_read"} & set(dir(images)):
                 getattr(images, name)()
         product()
 
     def train() -> None:
-        wait_for(loop.train_batches(backend, spec, transform, data, next(epochs), source))
+        wait_for(batches.train(next(epochs)))
 
     def test() -> None:
-        wait_for(evaluation.test_batches(backend, spec, transform, data.test, source))
+        wait_for(batches.test(data.test))
 
     return {"train input fp32": timed(train, len(data.train)), "test input fp32": timed(test, len(data.test))}
 
 
 def timed(do: Callable[[], None], count: int) -> Slice:
-    """`do` as a slice of `count` pieces."""
+    """Return a slice that does and times `do`, and counts it as `count` images or products."""
 
     def piece() -> tuple[int, float]:
         start = time.perf_counter()
@@ -240,11 +286,21 @@ def whole_job(
     data: ImageData,
     watch: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Seconds of a whole training of `spec.epochs` epochs with evaluations, by the chapter's code and by this project.
+    """Time a whole training with an evaluation after each epoch, by the chapter's code and by this project.
 
-    What is made once a run is part of it: networks, compiled steps, decoded images. For feature extraction the tab's
-    backbone is frozen as in the chapter's exercise, and `seconds_again` are those of a second training of ours, which
-    finds the features of the first.
+    What is made once a run counts too: networks, compiled steps, decoded images. For feature extraction the tab's
+    backbone is frozen, as in the chapter's exercise.
+
+    Args:
+        backend: The backend.
+        tab: The process of the chapter's tab.
+        spec: The experiment, with its number of epochs.
+        data: The images.
+        watch: Called with what is about to run.
+
+    Returns:
+        Plain values: `tab_seconds`, our `seconds`, `times_tab` = tab_seconds / seconds, and `seconds_again`, those of
+        a second training of ours that finds the features of the first, or None where no features are reused.
     """
     assert spec.image_size is not None
     watch(f"{spec.strategy}, {spec.epochs} epochs: the tab")
@@ -276,7 +332,7 @@ def whole_job(
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for weights, images and all that is cached from now on, deleted in the end."""
+    """Yield a temporary folder for weights and images, which is also the cache until it is deleted at the end."""
     before = os.environ.get("FINE_TUNING_CACHE")
     with tempfile.TemporaryDirectory(prefix="fine-tuning-bench-") as name:
         os.environ["FINE_TUNING_CACHE"] = name
@@ -289,7 +345,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def random_weights(folder: Path, spec: ExperimentSpec) -> Path:
-    """A source network of random numbers for `spec`: as fast as any other, and there without a network."""
+    """Write random weights of a source network for `spec`: as fast as any others, and they need no download."""
     architecture = resnet.architecture(spec.backend, spec.model)
     classes = tuple(f"class {index}" for index in range(resnet.SOURCE_CLASSES))
     own = sources.CAFFE if architecture == "resnet50_keras" else weights.Preprocessing()
@@ -301,8 +357,20 @@ def random_weights(folder: Path, spec: ExperimentSpec) -> Path:
 
 
 def link_images(data: ImageData, folder: Path, steps: int, batch_size: int) -> ImageData:
-    """Class folders with links to the first images of every class of `data`: `steps` full batches to train on, and
-    as many to test on, or as many as there are."""
+    """Make class folders with links to images of `data`, spread evenly over its list, which is sorted by class.
+
+    Args:
+        data: The images.
+        folder: The folder that gets `train` and `test`.
+        steps: The number of full batches for training and for testing each; fewer where the images run out.
+        batch_size: Images of a batch.
+
+    Returns:
+        The linked images.
+
+    Raises:
+        UserError: There are fewer images than one batch.
+    """
     for split, samples in (("train", data.train), ("test", data.test)):
         count = min(steps, len(samples) // batch_size) * batch_size
         if count == 0:
@@ -315,10 +383,11 @@ def link_images(data: ImageData, folder: Path, steps: int, batch_size: int) -> I
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """`count` of the samples, evenly over their list, which is sorted by class."""
+    """Return `count` of the samples, evenly spread over their list, which is sorted by class."""
     return [samples[index * len(samples) // count] for index in range(count)]
 
 
 def _words(name: str) -> tuple[str, str, str]:
+    """Return job, way and precision from the name of a slice."""
     job, way, precision = name.split(" ")
     return job, way, precision

@@ -1,1 +1,1 @@
-"""What a backend provides, what training gives back, and who is told how it goes."""
+"""The interfaces between a backend and its users: its functions, an experiment, results, and a watch of a run."""

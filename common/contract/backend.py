@@ -1,8 +1,8 @@
-"""What a backend provides. Every backend package has these names; its modules hold them in this order.
+"""The interface of a backend. Every backend package has these names; its modules hold them in this order.
 
-Models, images and labels are the framework's own objects, which is why they are `Any` here. A name of a parameter
-is always torchvision's (`layer2.0.conv1.weight`), and arrays that leave a backend have torchvision's layout: OIHW
-convolutions, (out, in) dense layers.
+Models, images and labels are the framework's own objects, which is why they are `Any` here. The name of a parameter
+is always torchvision's (`layer2.0.conv1.weight`), and arrays that leave a backend have torchvision's layout: OIHW for
+convolutions, (out, in) for dense layers.
 """
 
 from __future__ import annotations
@@ -35,75 +35,114 @@ class Models:
     pretrained: Any
     """The source network with its 1000-way head."""
     fine_tune: Any
-    """The source network's backbone under a new head; with the strategy `lora`, its convolutions have adapters."""
+    """The source network's backbone with a new head; with the strategy `lora`, its convolutions have adapters."""
     scratch: Any
-    """The same network with random values everywhere."""
+    """The same network, with all values random."""
 
 
 class Trainer(Protocol):
-    """Trains one model through one phase. Holds the optimizer, whose groups follow `phase.learning_rates`."""
+    """Train one model through one phase, with an optimizer whose parameter groups follow `phase.learning_rates`."""
 
     def __init__(
         self, model: Any, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
     ) -> None:
-        """Raises RuntimeError if a parameter is in no group or in two.
+        """Create the optimizer of a phase, with an empty state.
 
-        class_counts: training images of each class, for `common.method.loss.target_table`.
+        Args:
+            model: The model, which is trained in place.
+            spec: The experiment.
+            phase: The phase: which stages train at which rate, and which BatchNorm statistics are frozen.
+            class_counts: Training images of each class, for `common.method.loss.target_table`.
+
+        Raises:
+            RuntimeError: A trained parameter is not in exactly one parameter group, or a frozen one is in any.
         """
 
     def train_step(self, images: Any, labels: Any, rate_factor: float = 1.0) -> None:
-        """One forward pass, backward pass and update; adds to the sums without waiting for the device.
+        """Compute a forward pass, a backward pass and an update, and add to the sums without waiting for the device.
 
-        images, labels: one batch as this backend's pipelines give them. Where several processes share it, the images
-        are this one's part (`common.devices.processes`) and the labels those of the whole batch; where one process
-        drives several devices, it shares them out. The step is that of the whole batch on one device, BatchNorm's
-        statistics included.
-        rate_factor: multiple of all learning rates in this step. Momentum gathers gradients, not updates, as in
-        torch: a rate acts on its own step only.
+        With several devices the step is that of the whole batch on one device, the statistics of BatchNorm included
+        (synchronised BatchNorm).
+
+        Args:
+            images: Images or features of a batch, as this backend's pipelines give them. Where several processes share
+                the batch, they are this one's part (`common.devices.processes`); where one process drives several
+                devices, it shares them out.
+            labels: Labels of the whole batch.
+            rate_factor: Factor of all learning rates in this step. Momentum accumulates gradients, not updates, as in
+                torch, so a rate acts on its own step only.
         """
 
     def read_sums(self) -> tuple[float, int]:
-        """Sum of the losses (plain cross-entropy, whatever the targets) and number of correct top-1 answers over the
-        examples since the last call, those of all devices and the same in every process."""
+        """Return the sums over the examples since the last call, and start them anew.
+
+        Returns:
+            The sum of the losses (plain cross-entropy, whatever the targets), and the number of correct top-1
+            predictions, over the examples of all devices; the same numbers in every process.
+        """
 
 
 class Backend(Protocol):
-    """A backend package."""
+    """The functions and the class of a backend package."""
 
     # runtime.py
 
     def prepare(self, spec: ExperimentSpec) -> Device:
-        """Choose the devices, seed the framework's generators, and make float32 arithmetic exact and repeatable
-        (no TF32). Call it once, before anything else; for `spec.devices` of a CPU it makes virtual ones, or meets the
-        other processes. Raises UserError when `spec.device` is `gpu` and the framework sees none, and when there are
-        fewer than `spec.devices`."""
+        """Choose the devices, seed the framework's generators, and make float32 arithmetic exact and repeatable.
+
+        Exact means that TF32 is off. Call this once, before anything else. Where a CPU is to be several devices
+        (`spec.devices`), virtual ones are made, or the other processes are joined.
+
+        Args:
+            spec: The experiment.
+
+        Returns:
+            The device that the experiment runs on.
+
+        Raises:
+            UserError: `spec.device` is `gpu` and the framework sees none, or there are fewer than `spec.devices`.
+        """
 
     def versions(self) -> dict[str, str]:
-        """Version of each package that computes."""
+        """Return package name -> version, for each package that computes."""
 
     def peak_gpu_memory(self) -> int | None:
-        """Most bytes the framework held on the GPU; None on a CPU, or where the framework does not count."""
+        """Return the most bytes held on the GPU so far; None on a CPU, or where the framework does not count."""
 
     def matmul_benchmark(self, spec: ExperimentSpec, side: int) -> Callable[[], None]:
-        """What multiplies two square matrices of `side` rows on the device, in the precision of `spec`, and waits."""
+        """Prepare a matrix product to be timed.
+
+        Args:
+            spec: The experiment, for device and precision.
+            side: Number of rows and of columns of both matrices.
+
+        Returns:
+            A function that multiplies the matrices on the device and waits for the result.
+        """
 
     # models.py
 
     def build_models(self, spec: ExperimentSpec) -> Models:
-        """The three networks, on the device of `spec`. Raises UserError for weights that do not fit."""
+        """Build the three networks on the device of `spec`; raise UserError for weights that do not fit them."""
 
     # layers.py
 
     def head_shape(self, model: Any) -> tuple[int, ...]:
-        """Shape of the head's weight in the framework's own layout."""
+        """Return the shape of the head's weight in the framework's own layout."""
 
     def head_row(self, model: Any, index: int) -> NDArray[Any]:
-        """The head's weight vector for class `index`: (features,) float32."""
+        """Return the head row of class `index`, its weight vector: (features,) float32."""
 
     def extract_head(self, model: Any) -> Any:
-        """A copy of the head as a model of its own, which takes feature vectors in the place of images. `Trainer`,
-        `logits`, `to_arrays` and `load_arrays` accept it; its names are those of the head, `fc.weight` and
-        `fc.bias`."""
+        """Copy the head to a model of its own, which takes feature vectors in the place of images.
+
+        Args:
+            model: The network.
+
+        Returns:
+            The head, with the parameters `fc.weight` and `fc.bias`. `Trainer`, `logits`, `to_arrays` and `load_arrays`
+            accept it.
+        """
 
     # training.py
 
@@ -118,18 +157,46 @@ class Backend(Protocol):
         labels: Any,
         class_counts: Sequence[int] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Gradient of the loss of `spec` (without weight decay) by name of the trained parameter, in training mode
-        with `phase.frozen_statistics`; parameters and statistics stay as they are."""
+        """Compute the gradient of the loss of `spec`, without weight decay, in training mode.
+
+        BatchNorm follows `phase.frozen_statistics`; parameters and statistics stay as they are.
+
+        Args:
+            model: The model.
+            spec: The experiment.
+            phase: The phase, for the trained parameters and the frozen statistics.
+            images: Images of a batch, as `from_shared` gives them.
+            labels: Their labels, likewise.
+            class_counts: Training images of each class, for `common.method.loss.target_table`.
+
+        Returns:
+            Name of each trained parameter -> its gradient, in torchvision's layout.
+        """
 
     def logits(self, model: Any, images: Any) -> NDArray[Any]:
-        """(N, classes) float32 in evaluation mode. Where several processes share a batch evenly, N are the images of
-        all, and every process has their rows."""
+        """Compute the logits of a batch in evaluation mode.
+
+        Args:
+            model: The model.
+            images: Images of a batch, or feature vectors for a head of `extract_head`. Where several processes share
+                the batch evenly, they are this one's part.
+
+        Returns:
+            (N, classes) float32 (float64 in a float64 experiment), with the rows of all processes' images in every
+            process.
+        """
 
     def feature_extractor(self, model: Any) -> Callable[[Any], NDArray[Any]]:
-        """What computes, from a batch of images, what the head sees in evaluation mode: (N, features) float32;
-        of several processes as `logits`.
+        """Make a function that computes the features of images, the head's input in evaluation mode.
 
-        It may hold copies: after a change of the backbone ask for another.
+        The function may hold copies of the parameters: after a change of the backbone make another.
+
+        Args:
+            model: The network.
+
+        Returns:
+            A function from a batch of images to (N, features) float32; several processes share the batch as in
+            `logits`.
         """
 
     def train_fine_tuning(
@@ -142,50 +209,122 @@ class Backend(Protocol):
     ) -> History:
         """Train `model` in place as `spec` says and evaluate it after each epoch.
 
-        param_group: whether head and stages learn at multiples of the learning rate; without, all learn at 1.
-        Raises common.training.loop.Diverged when the loss is no longer finite.
+        Args:
+            model: The model.
+            spec: The experiment.
+            data: Its data.
+            param_group: Whether head and stages learn at multiples of the learning rate; otherwise all have the
+                multiple 1.
+            watch: The receiver of progress and results.
+
+        Returns:
+            The metrics of every epoch, and the predictions of the model that was kept.
+
+        Raises:
+            common.training.loop.Diverged: The loss is no longer finite.
         """
 
     # inputs.py
 
     def from_shared(self, images: Images, labels: Labels) -> tuple[Any, Any]:
-        """A batch of the shared pipeline, float32 (N, H, W, 3) and int64 (N,), as this framework takes it; also
-        float32 feature vectors (N, features)."""
+        """Convert a batch of the shared pipeline to the framework's own objects.
+
+        Args:
+            images: (N, H, W, 3) float32, or feature vectors (N, features) float32.
+            labels: (N,) int64.
+
+        Returns:
+            Images and labels as this framework's `Trainer` takes them.
+        """
 
     def native_train_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample], epoch: int
     ) -> Iterable[tuple[Any, Any]]:
-        """An epoch of shuffled, augmented batches by the framework's own tools; the last batch may be smaller."""
+        """Return the shuffled, augmented batches of an epoch by the framework's own tools; the last may be smaller."""
 
     def native_test_batches(
         self, spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
     ) -> Iterable[tuple[Any, Any]]:
-        """All samples in order by the framework's own tools; labels convertible to NumPy."""
+        """Return batches of all samples in order by the framework's own tools, with labels that NumPy can convert."""
 
     # resident.py
 
     def to_device(self, spec: ExperimentSpec, pixels: NDArray[np.uint8]) -> Any:
-        """The pixels of all images (segments, SEGMENT, 3) in the memory of the device of `spec`; see
-        `common.batches.resident`."""
+        """Copy the pixels of all images to the memory of the device of `spec`.
+
+        Args:
+            spec: The experiment.
+            pixels: (segments, SEGMENT, 3) uint8, as `common.batches.resident.pack` lays them out.
+
+        Returns:
+            The store that `resident_batch` takes batches from.
+        """
 
     def resident_batch(self, store: Any, places: Places, frame: Frame, labels: Labels) -> tuple[Any, Any]:
-        """A batch as `from_shared` gives it, made on the device from what `to_device` returned; nothing waits for it.
+        """Make a batch on the device from the pixels in its memory, without waiting for the result.
 
-        Of each image `frame.height` rows of `frame.width` pixels are gathered, and rows and columns of those that are
-        turned change places, in the end again. Along each axis, rows first, a pixel counts max(0, reach - distance) of
-        the sum of these over the image's pixels, rounded to DIGIT**-2, half upwards; and the sums over pixels are
-        rounded to whole numbers, half upwards. So resizes Pillow (BILINEAR, Resample.c), to the last bit where at most
-        32 pixels count at once. Then the values are multiplied with `frame.scale`, less `frame.mean`, divided by
-        `frame.std`.
+        Of each image `frame.height` rows of `frame.width` pixels are gathered: segment s of row r is segment
+        begin + across r + s of the store, or the store's last where that lies behind it, with begin and across from
+        `places.segments`. What does not belong to the image has the weight 0 below. Images that are `turned` are
+        transposed, before the two resizes and once more after them.
+
+        Each resize is a product with a matrix of resampling coefficients: first along the rows, with `places.first`,
+        then along the columns, with `places.second`. The filter is a triangle. With unit, start, step, reach and length
+        of the axis, the coefficient of input pixel x in output pixel i, 0 <= i < `frame.side`, is
+
+            weight[i, x] = max(0, reach - |(2 x + 1) unit - (start + i step)|)  if x < length, else 0
+            total[i] = sum_x weight[i, x]
+            coefficient[i, x] = floor(DIGIT**2 weight[i, x] / total[i] + 1/2) / DIGIT**2
+
+        that is, the normalised weight rounded to a multiple of DIGIT**-2 = 2**-22, half upwards. It is computed in
+        whole numbers below 2**31 as two digits, coefficient = high / DIGIT + low / DIGIT**2:
+
+            high[i, x] = floor(DIGIT weight[i, x] / total[i])
+            low[i, x] = floor((DIGIT (DIGIT weight[i, x] - high[i, x] total[i]) + floor(total[i] / 2)) / total[i])
+
+        A value of output pixel i is the sum over the input's values, rounded to a whole number, half upwards:
+
+            output[i] = floor(sum_x coefficient[i, x] input[x] + 1/2)
+                      = floor((sum_x high[i, x] input[x] + floor(sum_x low[i, x] input[x] / DIGIT) + DIGIT / 2) / DIGIT)
+
+        The sums of the second line are float32, and exact for up to 32 pixels x of weight above 0. Up to there the
+        result is Pillow's (BILINEAR, Resample.c) to the last bit. At the end, for channel c,
+
+            image[c] = (output[c] * frame.scale - frame.mean[c]) / frame.std[c]
+
+        Args:
+            store: The pixels, as `to_device` returned them.
+            places: Where the N images lie, and the geometry of their resampling.
+            frame: Height and width that hold every image of the batch, side of the squares, and normalisation.
+            labels: (N,) int64.
+
+        Returns:
+            Images and labels as `from_shared` gives them.
         """
 
     # weights.py
 
     def to_arrays(self, model: Any) -> Arrays:
-        """Every parameter and running statistic by torchvision's name, in torchvision's layout: copies. Adapters
-        (common.network.lora) are merged into the weights of their convolutions."""
+        """Copy every parameter and running statistic to NumPy.
+
+        Args:
+            model: The model.
+
+        Returns:
+            torchvision's name -> array in torchvision's layout. Adapters (`common.network.lora`) are merged into the
+            weights of their convolutions.
+        """
 
     def load_arrays(self, model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Set the named parameters, adapters and statistics, leave the others; raises KeyError for an unknown name
-        and ValueError for a wrong shape. The adapter of a convolution that is set returns to zero, unless it is named
-        too."""
+        """Set the named parameters, adapters and statistics, and leave the others as they are.
+
+        Where a convolution's weight is set, its adapter returns to zero, unless it is named too.
+
+        Args:
+            model: The model, which is changed in place.
+            arrays: torchvision's name -> array in torchvision's layout.
+
+        Raises:
+            KeyError: A name is unknown.
+            ValueError: An array has the wrong shape.
+        """

@@ -1,5 +1,5 @@
-"""The numerical evidence that one experiment is one experiment in every framework.
+"""Check by numbers that one experiment is the same experiment in every framework.
 
-Each backend writes a probe in its own environment (`probe`); the comparison reads them all (`compare`). Both know
-what is examined from `scenarios`.
+Each backend writes a probe in its own environment (`probe`), and the comparison reads the probes of all (`compare`).
+`scenarios` defines for both what is examined.
 """

@@ -1,4 +1,4 @@
-"""The comparison of the backends' probes: every number beside the yardstick, and the farthest pair."""
+"""Compare the backends' probes: each with the yardstick, and every two with each other."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ FACTOR = 3.0
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far apart numbers may be, relatively."""
+    """The relative distances that a check allows."""
 
     floor: float
-    """Distance to the yardstick below which FACTOR says nothing, since torch may have been lucky."""
+    """A distance to the yardstick that is always allowed, since torch's own, times FACTOR, may be small by luck."""
     target: float | None = None
-    """Distance of any two backends that is aimed at."""
+    """The distance that no two backends should exceed; None sets no target."""
     binding: bool = True
-    """Whether a missed target fails the check; otherwise it is only noted."""
+    """Whether a missed target fails the check; otherwise the check only notes it."""
 
 
-# One pass forward through 18 layers is 1e-6 off. A channel's sum over n = 32 * 48 * 48 values in one float32
+# A forward pass through 18 layers is 1e-6 off. A channel's sum over n = 32 * 48 * 48 values in one float32
 # accumulator, as MXNet does it, is off by up to sqrt(n) * 6e-8 = 2e-5, where torch, which adds pairwise, is not.
 LOGITS = Tolerance(2e-5, target=1e-5)
 # A ReLU whose input is within rounding of zero lets the gradient through in one framework and not in another. That
@@ -39,22 +39,23 @@ GRADIENTS = Tolerance(5e-3, target=1e-5, binding=False)
 # Steps of SGD follow the gradient in proportion, so that the same ReLU moves parameters by 1e-3 of a small update.
 # Which framework meets such a ReLU is chance: over 20 steps with frozen statistics one is 3e-6 off and another 3e-5.
 LOSSES, PARAMETERS, STATISTICS = Tolerance(5e-5, target=1e-4), Tolerance(5e-5), Tolerance(2e-5, target=1e-4)
-# Adam divides by the gradient's size: where that is itself rounding, the step's sign is anybody's.
+# Adam divides by the gradient's size: where the gradient is nothing but rounding, the sign of the step is chance.
 ADAM_LOSSES, ADAM_PARAMETERS = Tolerance(1e-4, target=1e-4, binding=False), Tolerance(1e-3)
 ADAM_STATISTICS = Tolerance(1e-4, target=1e-4, binding=False)
-# Share of the largest logit by which rounding may move a logit after an epoch, whatever torch's own did.
+# Rounding may move a logit after an epoch by this share of the largest logit, even where it moved torch's by less.
 NEAR_TIE = 1e-5
 
 
 @dataclass
 class Check:
-    """One line of the table."""
+    """One check, a line of the table."""
 
     name: str
     passed: bool
     distances: dict[str, float] = field(default_factory=dict)
-    """Backend -> relative distance to the yardstick."""
+    """The relative distance to the yardstick by backend."""
     allowed: float | None = None
+    """The largest distance with which a backend passes; None where equality decides."""
     farthest: tuple[str, str, float] | None = None
     """The two backends that are farthest from each other, and their relative distance."""
     note: str = ""
@@ -62,14 +63,23 @@ class Check:
 
 @dataclass
 class Probe:
-    """One probe as read from its file."""
+    """One backend's probe, as read from its file."""
 
     facts: dict[str, Any]
     arrays: Arrays
 
 
 def compare(probes: dict[str, Probe], yardstick: Probe, scenarios: tuple[Scenario, ...]) -> list[Check]:
-    """All checks over the float32 probes of the backends, against torch's float64 probe."""
+    """Make all checks of the backends' probes.
+
+    Args:
+        probes: The float32 probe of each backend; torch's has to be among them.
+        yardstick: The float64 probe of torch.
+        scenarios: The scenarios that the probes contain.
+
+    Returns:
+        The checks in the order of the table.
+    """
     checks = [*_facts(probes), _top1("zero-shot top-1", "zero-shot", probes, yardstick)]
     checks.append(_distance("logits", _single("logits"), probes, yardstick, LOGITS))
     for mode in ("train", "frozen"):
@@ -89,7 +99,7 @@ def compare(probes: dict[str, Probe], yardstick: Probe, scenarios: tuple[Scenari
 
 
 def _facts(probes: dict[str, Probe]) -> list[Check]:
-    """What must be equal to the last digit."""
+    """Check the facts that must be equal to the last digit."""
     checks = []
     for name in ("parameters_by_stage", "class_to_idx", "hotdog_index", "hotdog_name", "pixels"):
         checks.append(_same(name.replace("_", " "), {b: probe.facts[name] for b, probe in probes.items()}))
@@ -100,6 +110,7 @@ def _facts(probes: dict[str, Probe]) -> list[Check]:
 
 
 def _same(name: str, values: dict[str, Any]) -> Check:
+    """Check that all backends have the value of the first."""
     first = next(iter(values))
     different = [
         other for other, value in values.items()
@@ -114,7 +125,7 @@ Measure = Callable[[dict[str, NDArray[Any]], dict[str, NDArray[Any]]], float]
 
 
 def _distance(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, tolerance: Tolerance) -> Check:
-    """Every tensor near the yardstick, by FACTOR, and all tensors of every two backends together within the target."""
+    """Check each tensor against the yardstick, and every two backends, all tensors together, against the target."""
     check = _measure(name, choose, probes, yardstick, _worst_tensor, tolerance.floor)
     chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
     pairs = [_all_tensors(chosen[a], chosen[b]) for a, b in itertools.combinations(chosen, 2)]
@@ -123,7 +134,7 @@ def _distance(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: P
 
 
 def _losses(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, tolerance: Tolerance) -> Check:
-    """The loss of every step near the yardstick, by FACTOR, and those of every two backends within the target."""
+    """Check the loss of every step against the yardstick, and those of every two backends against the target."""
     check = _measure(name, choose, probes, yardstick, _largest_relative, tolerance.floor)
     _aim(check, check.farthest[2] if check.farthest else 0.0, tolerance)
     return check
@@ -132,13 +143,14 @@ def _losses(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Pro
 def _measure(
     name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, measure: Measure, floor: float
 ) -> Check:
+    """Check that each backend is near the yardstick: measure(backend) <= max(FACTOR * measure(torch), floor)."""
     chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
     true = choose(yardstick.arrays)
     distances = {backend: measure(values, true) for backend, values in chosen.items()}
     allowed = max(FACTOR * distances[YARDSTICK_BACKEND], floor)
     pairs = [(a, b, measure(chosen[a], chosen[b])) for a, b in itertools.combinations(chosen, 2)]
     farthest = max(pairs, key=lambda pair: pair[2], default=None)
-    # Written so that NaN fails.
+    # As distance <= allowed, so that NaN fails.
     return Check(name, all(distance <= allowed for distance in distances.values()), distances, allowed, farthest)
 
 
@@ -150,8 +162,22 @@ def _aim(check: Check, apart: float, tolerance: Tolerance) -> None:
 
 
 def _top1(name: str, key: str, probes: dict[str, Probe], yardstick: Probe) -> Check:
-    """The same class on top for every image, except where the yardstick's two best classes are nearer to each other
-    than rounding is allowed to move them."""
+    """Check that every image has the yardstick's top-1 class, near-ties excepted.
+
+    An image is a near-tie if its two largest logits z1 >= z2 in the yardstick are nearer to each other than rounding
+    may move them:
+
+        z1 - z2 <= 2 * FACTOR * max(largest error of torch's float32 logits, NEAR_TIE * largest |logit|)
+
+    Args:
+        name: The name of the check.
+        key: The key of the logits, (images, classes), in the probes.
+        probes: The float32 probe of each backend.
+        yardstick: The float64 probe of torch.
+
+    Returns:
+        The check, with the relative L2 distances of the logits.
+    """
     true = yardstick.arrays[key]
     if any(probe.arrays[key].shape != true.shape for probe in probes.values()):
         return Check(name, False, note="not the same number of images")
@@ -172,17 +198,26 @@ def _top1(name: str, key: str, probes: dict[str, Probe], yardstick: Probe) -> Ch
 
 
 def _single(key: str) -> Chooser:
+    """Return a function that chooses one array of a probe."""
     return lambda arrays: {key: arrays[key]}
 
 
 def _group(prefix: str) -> Chooser:
+    """Return a function that chooses the arrays of a probe whose names begin with `prefix`."""
     return lambda arrays: {name: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _worst_tensor(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
-    """The largest relative L2 distance of a tensor; infinite where tensors are missing.
+    """Return the largest relative L2 distance of a tensor, or infinity where tensors are missing.
 
-    A tensor that is nothing but rounding (a gradient that is zero in exact arithmetic) counts by the group's scale.
+        distance = max over tensors of |value - true| / max(|true|, 1e-4 * largest |true| of all tensors)
+
+    The second term is for tensors that are nothing but rounding, such as a gradient that is zero in exact arithmetic:
+    they are measured by the scale of the others.
+
+    Args:
+        values: The tensors by name.
+        true: The tensors that they are compared with.
     """
     if values.keys() != true.keys():
         return float("inf")
@@ -192,12 +227,12 @@ def _worst_tensor(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]
         np.linalg.norm(values[name].astype(np.float64) - true[name]) / max(norms[name], smallest, 1e-30)
         for name in true
     ]
-    # np.max passes NaN on, max does not.
+    # np.max propagates NaN, and max does not.
     return float(np.max(relative))
 
 
 def _all_tensors(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
-    """The relative L2 distance of all tensors as one vector; infinite where tensors are missing."""
+    """Return the relative L2 distance of all tensors as one vector, or infinity where tensors are missing."""
     if values.keys() != true.keys():
         return float("inf")
     squares = sum(float(np.sum((values[name].astype(np.float64) - true[name]) ** 2)) for name in true)
@@ -205,6 +240,10 @@ def _all_tensors(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]])
 
 
 def _largest_relative(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
-    """The largest relative difference of two series of numbers."""
+    """Return the largest relative difference max |value - true| / |true| of two single arrays.
+
+    >>> round(_largest_relative({"losses": np.array([1.0, 2.2])}, {"losses": np.array([1.0, 2.0])}), 6)
+    0.1
+    """
     (first,), (second,) = values.values(), true.values()
     return float(np.max(np.abs(first - second) / np.abs(second)))

@@ -1,4 +1,4 @@
-"""What one backend says of the experiment: a file of arrays and facts."""
+"""Compute the numbers of one backend that the crosscheck compares, and keep them as a file of arrays and facts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,18 @@ Arrays = dict[str, NDArray[Any]]
 def probe(
     backend: Backend, spec: ExperimentSpec, data: ImageData, steps: int, scenarios: Sequence[Scenario]
 ) -> tuple[dict[str, Any], Arrays]:
-    """Facts (plain values) and arrays of one backend."""
+    """Compute the probe of one backend.
+
+    Args:
+        backend: The backend.
+        spec: The base experiment; its number of classes becomes that of the data.
+        data: The images.
+        steps: The number of batches that each scenario trains on.
+        scenarios: The ways of training.
+
+    Returns:
+        Facts, which are plain values, and arrays by name.
+    """
     spec = spec.replace(classes=len(data.classes))
     device = backend.prepare(spec)
     batches = list(itertools.islice(shared_batches(spec, data), steps))
@@ -45,7 +56,7 @@ def probe(
 
 
 def shared_batches(spec: ExperimentSpec, data: ImageData) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Full batches of the shared pipeline, epoch after epoch."""
+    """Yield full batches (images, labels) of the shared pipeline without end, epoch after epoch."""
     transform = transforms.transform_for(spec)
     for epoch in itertools.count(1):
         for images, labels in shared.train_batches(spec, transform, data.train, epoch):
@@ -56,11 +67,22 @@ def shared_batches(spec: ExperimentSpec, data: ImageData) -> Iterator[tuple[NDAr
 def describe(
     backend: Backend, spec: ExperimentSpec, data: ImageData, batch: tuple[NDArray[Any], NDArray[Any]]
 ) -> tuple[dict[str, Any], Arrays]:
-    """Shapes, counts and names, the hot-dog row, and the source network's logits on one batch (zero-shot)."""
+    """Describe the networks before any training.
+
+    Args:
+        backend: The backend.
+        spec: The experiment.
+        data: The images, for the indices of the classes.
+        batch: Images and labels of the shared pipeline.
+
+    Returns:
+        Facts: versions, head shapes, parameter counts, class indices, and the SHA-256 of the batch's pixels. Arrays:
+        the source network's head row for hot dogs, and its logits on the batch (zero-shot).
+    """
     models = backend.build_models(spec)
     names = sources.source_class_names(spec)
     index = imagenet.hotdog_index(names)
-    counts = description.count_parameters(spec, backend, models.fine_tune)
+    counts = description.count_parameters(phases.phases(spec), spec, backend, models.fine_tune)
     facts = {
         "backend": spec.backend,
         "precision": spec.precision,
@@ -83,7 +105,7 @@ def describe(
 
 
 def first_batch(backend: Backend, spec: ExperimentSpec, batch: tuple[NDArray[Any], NDArray[Any]]) -> Arrays:
-    """Logits of the new network and the gradients of the loss by parameter, before any step."""
+    """Return the logits of the fine-tuning network on a batch and its gradients by parameter, before any step."""
     model = backend.build_models(spec).fine_tune
     images, labels = backend.from_shared(*batch)
     arrays: Arrays = {"logits": backend.logits(model, images)}
@@ -98,14 +120,25 @@ def first_batch(backend: Backend, spec: ExperimentSpec, batch: tuple[NDArray[Any
 def lockstep(
     backend: Backend, scenario: Scenario, base: ExperimentSpec, batches: Sequence[tuple[NDArray[Any], NDArray[Any]]]
 ) -> Arrays:
-    """Loss per step (mean over the batch), and parameters and statistics after the last step."""
+    """Train on given batches, one step for each, so that every backend takes the same steps.
+
+    Args:
+        backend: The backend.
+        scenario: The way of training.
+        base: The experiment that the scenario changes.
+        batches: Images and labels of the shared pipeline; the phases divide them evenly, in order.
+
+    Returns:
+        The plain loss of each step, a mean over its batch, and a sample of every parameter and every BatchNorm
+        statistic after the last step.
+    """
     spec = scenario.spec(base)
     models = backend.build_models(spec)
     model = models.scratch if spec.strategy == "scratch" else models.fine_tune
     chosen = phases.phases(spec)
     losses = []
     for number, phase in enumerate(chosen):
-        # As if one class had 1 image and the next 2, for balanced weights are to differ whatever the data.
+        # Class counts of 1, 2 and so on make balanced weights differ whatever the data.
         trainer = backend.Trainer(model, spec, phase, range(1, spec.classes + 1))
         share = batches[number * len(batches) // len(chosen) : (number + 1) * len(batches) // len(chosen)]
         for step, (images, labels) in enumerate(share):
@@ -119,7 +152,7 @@ def lockstep(
 
 
 def whole_epoch(backend: Backend, spec: ExperimentSpec, data: ImageData) -> Arrays:
-    """The test logits after one epoch of the whole experiment, incomplete last batches and all."""
+    """Return logits and labels of the test images after one whole epoch, incomplete last batches included."""
     changed = spec.replace(epochs=1)
     model = backend.build_models(changed).fine_tune
     history = backend.train_fine_tuning(model, changed, data, watch=Quiet())
@@ -128,14 +161,14 @@ def whole_epoch(backend: Backend, spec: ExperimentSpec, data: ImageData) -> Arra
 
 
 def write(path: Path, facts: dict[str, Any], arrays: Arrays) -> None:
-    """Write a probe as .npz, the facts as JSON in its entry `facts`."""
+    """Write a probe as .npz, with the facts as JSON in its entry `facts`."""
     stream = io.BytesIO()
     np.savez_compressed(stream, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
     write_atomically(path, stream.getvalue())
 
 
 def read(path: Path) -> tuple[dict[str, Any], Arrays]:
-    """What `write` wrote."""
+    """Read the facts and arrays of a probe that `write` wrote."""
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
     return json.loads(str(arrays.pop("facts"))), arrays

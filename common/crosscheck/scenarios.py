@@ -1,4 +1,4 @@
-"""What crosscheck examines: the experiment, the ways of training it, and how much of each array a probe keeps."""
+"""Define what the crosscheck examines: the ways of training, and the entries of each array that a probe keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from common.spec.experiment import ExperimentSpec
 
-# The backend whose float64 run is the yardstick.
+# The backend whose float64 run is the yardstick for all float32 runs.
 YARDSTICK_BACKEND = "torch"
 # Entries of each tensor that a probe keeps: enough that any change of layout, rate or decay shows in them.
 SAMPLED_ENTRIES = 4096
@@ -18,12 +18,14 @@ SAMPLED_ENTRIES = 4096
 
 @dataclass(frozen=True)
 class Scenario:
-    """One way of training in lockstep."""
+    """One way of training in which all backends take the same steps on the same batches."""
 
     name: str
     changes: dict[str, Any]
+    """The fields of the spec that make this way, with their values."""
 
     def spec(self, base: ExperimentSpec) -> ExperimentSpec:
+        """Return the base experiment with the changes of this scenario."""
         return base.replace(**self.changes)
 
 
@@ -39,11 +41,11 @@ SCENARIOS = (
     Scenario("momentum, frozen statistics", {"optimizer": "momentum", "batch_norm": "frozen"}),
     Scenario("adam", {"optimizer": "adam", "learning_rate": 1e-5}),
     Scenario("adam, frozen statistics", {"optimizer": "adam", "learning_rate": 1e-5, "batch_norm": "frozen"}),
-    # The book's decay of 1e-3 moves a parameter by 5e-8 of itself a step: a group without any would not show.
+    # The book's decay of 1e-3 moves a parameter by 5e-8 of itself a step: a parameter group without it would not show.
     Scenario("strong decay", {"weight_decay": 1.0}),
     Scenario("warm-up", {"strategy": "warm-up", "epochs": 2, "warm_up_epochs": 1}),
     Scenario("discriminative", {"strategy": "discriminative"}),
-    # A rate that changes shows whether momentum gathers gradients or updates.
+    # A learning rate that changes shows whether momentum accumulates gradients or updates.
     Scenario("cosine, momentum", {"schedule": "cosine", "schedule_warm_up_steps": 2, "optimizer": "momentum"}),
     Scenario("one-cycle, adam", {"schedule": "one-cycle", "optimizer": "adam", "learning_rate": 1e-5}),
     Scenario("weighted and smoothed", {"class_weights": "balanced", "label_smoothing": 0.1}),
@@ -68,12 +70,24 @@ SHORT = (
 
 
 def chosen(short: bool) -> tuple[Scenario, ...]:
-    """All scenarios, or the few that together touch every definition."""
+    """Return all scenarios, or if `short` the few that together touch every definition."""
     return tuple(scenario for scenario in SCENARIOS if not short or scenario.name in SHORT)
 
 
 def sample(array: NDArray[Any]) -> NDArray[Any]:
-    """A fixed choice of entries of an array, all of them if it is small: (entries,)."""
+    """Return SAMPLED_ENTRIES entries of an array, or all entries of a smaller one.
+
+    The choice depends on the array's size alone, so that it is the same in every backend.
+
+    >>> sample(np.arange(6).reshape(2, 3))
+    array([0, 1, 2, 3, 4, 5])
+
+    Args:
+        array: An array of any shape.
+
+    Returns:
+        A copy of the entries, (entries,), in the array's dtype.
+    """
     flat = array.reshape(-1)
     if flat.size <= SAMPLED_ENTRIES:
         return flat.copy()

@@ -1,4 +1,4 @@
-"""Data sets by name or path: "hotdog" (downloaded), "demo" (drawn here), a folder of class folders, or a zip of one."""
+"""Find data sets by name or path: "hotdog" (downloaded), "demo" (drawn here), a folder of class folders, or its zip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import lzma
 import re
 import shutil
 import stat
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pooch
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.data import demo
 from common.data.folder import BadImages, ImageData, read_folder
-from common.system.caches import cache_folder
+from common.system.caches import Cache, cache_folder
 from common.system.errors import UserError
 from common.system.files import user_path
 
@@ -65,15 +63,28 @@ def load(
     cache: Path | None = None,
     progress: bool = True,
 ) -> ImageData:
-    """The samples of `data`: "hotdog", "demo", or the path of a folder or zip with train/<class>/ and test/<class>/.
+    """Find a data set, made or downloaded if need be, and list its samples.
 
-    A name in DATASETS means that data set even beside a folder of the same name; write "./hotdog" for the folder.
-    `url` is another place to download "hotdog" from and needs `sha1`, the hex SHA-1 of that zip; a copy with another
-    SHA-1 than the chapter's is named "hotdog@" and the first 8 digits. The rest goes to
-    `common.data.folder.read_folder`.
-    Downloads, unpacked zips and drawn images are kept in `cache` (default `cache_folder()`) and made only once.
-    Raises UserError for everything that can be mended: no such data, no network, wrong SHA-1, an unsafe or damaged zip,
-    and what read_folder refuses.
+    Downloads, unpacked zips and drawn images are kept in `cache` and made only once.
+
+    Args:
+        data: "hotdog", "demo", or the path of a folder or zip with train/<class>/ and test/<class>/. A name in DATASETS
+            means that data set even beside a folder of the same name; write "./hotdog" for the folder.
+        url: Another place to download "hotdog" from; it needs `sha1`.
+        sha1: The hex SHA-1 of the zip at `url`. A copy with another SHA-1 than the chapter's is named "hotdog@" and the
+            first 8 digits.
+        bad_images: As in `common.data.folder.read_folder`, like the limits.
+        train_limit: Most training images over all classes; None for all.
+        test_limit: Most test images over all classes; None for all.
+        cache: Folder for what is made; None for `cache_folder()`.
+        progress: Whether progress bars may be shown.
+
+    Returns:
+        The samples and classes of the data set.
+
+    Raises:
+        UserError: There is no such data, no network, a wrong SHA-1, an unsafe or damaged zip, or something that
+            `read_folder` refuses.
     """
     cache = Path(cache) if cache is not None else cache_folder()
     sha1 = _source_sha1(data, url, sha1)
@@ -121,21 +132,21 @@ def _source_sha1(data: str, url: str | None, sha1: str | None) -> str:
 
 def _demo(cache: Path, progress: bool) -> Path:
     train, test, size, seed = demo.DEFAULTS
-    target = cache / "demo" / f"v{demo.DEMO_VERSION}-{train}-{test}-{size}px-seed{seed}"
-    _make_once(target, lambda folder: demo.render(folder, train, test, size, seed, progress=progress))
-    return target
+    name = f"v{demo.DEMO_VERSION}-{train}-{test}-{size}px-seed{seed}"
+    return _make_once(
+        cache, "demo", name, lambda folder: demo.render(folder, train, test, size, seed, progress=progress)
+    )
 
 
 def _hotdog(urls: tuple[str, ...], sha1: str, cache: Path, progress: bool) -> Path:
-    target = cache / "unpacked" / sha1
-    _make_once(target, lambda folder: _unpack(_download(urls, sha1, cache / "downloads", progress), folder))
-    return target
+    downloads = cache / "downloads"
+    return _make_once(
+        cache, "unpacked", sha1, lambda folder: _unpack(_download(urls, sha1, downloads, progress), folder)
+    )
 
 
 def _unpacked(archive: Path, sha1: str, cache: Path) -> Path:
-    target = cache / "unpacked" / sha1
-    _make_once(target, lambda folder: _unpack(archive, folder))
-    return target
+    return _make_once(cache, "unpacked", sha1, lambda folder: _unpack(archive, folder))
 
 
 def _sha1(path: Path) -> str:
@@ -149,42 +160,29 @@ def _sha1(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _make_once(target: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a folder that appears as `target` only when whole; one process does it while others wait."""
-    if target.is_dir():
-        return
-    partial = target.with_name(target.name + ".partial")
+def _make_once(cache: Path, kind: str, name: str, fill: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache, which `fill` writes first unless it is there, with an error that names a way out.
+
+    Args:
+        cache: The folder of all that is kept.
+        kind: The folder in it.
+        name: Name of the folder to make there.
+        fill: Writes the content into the folder that it is given.
+
+    Returns:
+        The folder, which is whole.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    target = cache / kind / name
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(target.name + ".lock")):
-            if target.is_dir():
-                return
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                fill(partial)
-                partial.rename(target)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+        return Cache(target.parent).get(name, fill)
     except OSError as error:
         raise UserError(
             f"Can't write {target}: {error.strerror or error}. "
             "Free space there, or set FINE_TUNING_CACHE to another folder."
         ) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        print(f"Another process is preparing {path.with_suffix('')}; waiting for it.", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _download(urls: tuple[str, ...], sha1: str, folder: Path, progress: bool) -> Path:
@@ -219,7 +217,7 @@ class _Fetch:
 
 
 class _Bar:
-    """What pooch asks of a progress bar, on top of rich."""
+    """The progress bar that pooch asks for, on top of rich's."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -254,7 +252,15 @@ def _download_bar(shown: bool) -> Iterator[_Bar]:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Write every file of the zip under `folder`. Raises UserError for a zip that is unsafe or damaged."""
+    """Write every file of a zip under a folder.
+
+    Args:
+        archive: The zip.
+        folder: An empty folder.
+
+    Raises:
+        UserError: The zip is unsafe or damaged, or has two entries for one file.
+    """
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,21 +14,21 @@ from typing import Any
 
 import numpy as np
 import PIL
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
 from common.data.folder import ImageData, Sample
 from common.data.images import UnreadableImage, count_pixels, open_rgb
 from common.spec.experiment import ExperimentSpec
-from common.system.caches import cache_folder
-from common.system.files import write_atomically
+from common.system.caches import Cache, NoRoom, cache_folder
 from common.system.machine import gibibytes
 
 LIMIT = "FINE_TUNING_IMAGE_CACHE_GIB"
 DEFAULT_LIMIT_GIB = 8.0
 # Counts up when what `open_rgb` makes of a file changes.
 VERSION = 1
+# The files of an entry.
+PIXELS, SIZES = "pixels", "sizes.json"
 
 
 class DecodedImages:
@@ -48,7 +47,7 @@ class DecodedImages:
         return np.memmap(self.path, np.uint8, "r")
 
     def __call__(self, sample: Sample) -> Image.Image:
-        """The image, upright and RGB. A sample that is not in the file is decoded."""
+        """Return the image, upright and RGB; a sample that is not in the file is decoded."""
         place = self.places.get(str(sample.path))
         if place is None:
             return open_rgb(sample.path)
@@ -60,19 +59,26 @@ class DecodedImages:
 
 
 def attach(spec: ExperimentSpec, data: ImageData, folder: Path | None = None) -> tuple[ImageData, dict[str, Any]]:
-    """`data` whose images are decoded once and for all, where `spec` and the limits allow it, and what the record says.
+    """Decode the images of `data` once and for all, where `spec` and the limits allow it.
 
-    The file lies in `folder` (by default `decoded` in the cache folder) and is made anew when one of the images has
-    another size or date. The limit is that of all such files, FINE_TUNING_IMAGE_CACHE_GIB (8 GiB unless set); the
-    longest unused ones make room. Raises UserError for a limit that is no number.
+    Args:
+        spec: The experiment.
+        data: Its data.
+        folder: Where decoded images are kept, by default `decoded` in the cache folder. They are decoded anew when one
+            of the images has another size or date. All entries together take at most FINE_TUNING_IMAGE_CACHE_GIB (8 GiB
+            unless set); the longest unused ones make room.
+
+    Returns:
+        The data, which read the decoded images, and what the record says of them. UserError is raised for a limit that
+        is no number.
     """
     reason = unwanted(spec)
     if reason is None:
         folder = folder or cache_folder() / "decoded"
         samples = (*data.train, *data.validation, *data.test)
         try:
-            read, size = prepare(samples, folder, limit(), max(spec.workers, 1))
-        except (_NoRoom, OSError, UnreadableImage) as error:
+            read, size = prepare(samples, Cache(folder, limit(), LIMIT), max(spec.workers, 1))
+        except (NoRoom, OSError, UnreadableImage) as error:
             reason = str(error)
         else:
             return replace(data, read=read), {"kept": True, "reason": None, "bytes": size}
@@ -80,48 +86,48 @@ def attach(spec: ExperimentSpec, data: ImageData, folder: Path | None = None) ->
 
 
 def unwanted(spec: ExperimentSpec) -> str | None:
-    """Why an experiment wants no decoded images; None where it does."""
+    """Return why an experiment wants no decoded images, or None where it wants them."""
     if not spec.image_cache:
         return "image_cache is off"
     return "the native pipeline reads the files itself" if spec.pipeline == "native" else None
 
 
 def limit() -> int:
-    """The most bytes that all files of decoded images may take."""
+    """Return how many bytes all decoded images may take."""
     return gibibytes(LIMIT, DEFAULT_LIMIT_GIB)
 
 
-class _NoRoom(Exception):
-    pass
+def prepare(samples: Sequence[Sample], cache: Cache, workers: int) -> tuple[DecodedImages, int]:
+    """Return the decoded images of `samples` and their size in bytes; they are decoded unless the cache has them.
 
-
-def prepare(samples: Sequence[Sample], folder: Path, limit: int, workers: int) -> tuple[DecodedImages, int]:
-    """The decoded images of `samples`, from their file in `folder` or newly written to it, and its size in bytes."""
-    # Sorted, so that a validation split makes no other file.
+    Raises:
+        NoRoom: They do not fit into the cache or on the disk.
+        OSError: The cache cannot be written to.
+        UnreadableImage: An image is damaged.
+    """
+    # Sorted, so that a validation split makes no other entry.
     paths = sorted({str(sample.path) for sample in samples})
-    name = hashlib.sha256("\0".join(paths).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    pixels, index = folder / f"{name}.pixels", folder / f"{name}.json"
-    wanted = fingerprint(paths)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
-        sizes = read_index(index, pixels, wanted)
-        if sizes is None:
-            index.unlink(missing_ok=True)
-            counts = [3 * count_pixels(path) for path in paths]
-            make_room(folder, sum(counts), limit, keep=pixels)
-            sizes = write_pixels(pixels, paths, counts, workers)
-            write_atomically(index, json.dumps({"fingerprint": wanted, "sizes": sizes}).encode())
-        # The date of the last use, by which `make_room` chooses.
-        os.utime(pixels)
-        offsets = np.cumsum([0, *(3 * height * width for height, width in sizes)]).tolist()
-        places = {path: (offset, *size) for path, offset, size in zip(paths, offsets, sizes, strict=False)}
-        images = DecodedImages(pixels, places)
-        # Mapped while no other run can delete the file; from now on this one keeps it.
-        return images, images.pixels.size
+    counts: list[int] = []
+
+    def fill(folder: Path) -> None:
+        sizes = write_pixels(folder / PIXELS, paths, counts or [3 * count_pixels(path) for path in paths], workers)
+        (folder / SIZES).write_text(json.dumps(sizes))
+
+    name = fingerprint(paths)[:32]
+    if cache.find(name) is None:
+        counts.extend(3 * count_pixels(path) for path in paths)
+    entry = cache.get(name, fill, sum(counts), whole=lambda entry: read_sizes(entry, len(paths)) is not None)
+    sizes = read_sizes(entry, len(paths))
+    assert sizes is not None
+    offsets = np.cumsum([0, *(3 * height * width for height, width in sizes)]).tolist()
+    places = {path: (offset, *size) for path, offset, size in zip(paths, offsets, sizes, strict=False)}
+    images = DecodedImages(entry / PIXELS, places)
+    # Mapped while no other run can delete the file; from now on this one keeps it.
+    return images, images.pixels.size
 
 
 def fingerprint(paths: Sequence[str]) -> str:
-    """SHA-256 over names, sizes and dates of files, and over what decodes them."""
+    """Return the SHA-256 over names, sizes and dates of files, and over what decodes them."""
     digest = hashlib.sha256(f"{VERSION} {PIL.__version__}".encode())
     for path in paths:
         status = os.stat(path)
@@ -129,60 +135,46 @@ def fingerprint(paths: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def read_index(index: Path, pixels: Path, wanted: str) -> list[tuple[int, int]] | None:
-    """Height and width of every image in a file of decoded images; None where it is missing, cut or out of date."""
+def read_sizes(entry: Path, count: int) -> list[tuple[int, int]] | None:
+    """Return height and width of each of `count` images of an entry; None where it is damaged."""
     try:
-        stored = json.loads(index.read_text())
-        sizes = [(int(height), int(width)) for height, width in stored["sizes"]]
-        whole = pixels.stat().st_size == sum(3 * height * width for height, width in sizes)
-    except (OSError, ValueError, KeyError, TypeError):
+        sizes = [(int(height), int(width)) for height, width in json.loads((entry / SIZES).read_text())]
+        whole = (entry / PIXELS).stat().st_size == sum(3 * height * width for height, width in sizes)
+    except (OSError, ValueError, TypeError):
         return None
-    return sizes if whole and stored.get("fingerprint") == wanted else None
-
-
-def make_room(folder: Path, size: int, limit: int, keep: Path) -> None:
-    """Delete the longest unused files until `size` more bytes are within the limit and on the disk.
-
-    Raises _NoRoom where that is not possible. A file that a run has mapped stays readable to it.
-    """
-    if size > limit:
-        raise _NoRoom(f"{size / 2**30:.1f} GiB of pixels are more than {limit / 2**30:.1f} GiB ({LIMIT})")
-    keep.unlink(missing_ok=True)
-    others = sorted(folder.glob("*.pixels"), key=lambda path: path.stat().st_mtime)
-    while others and sum(path.stat().st_size for path in others) + size > limit:
-        oldest = others.pop(0)
-        oldest.with_suffix(".json").unlink(missing_ok=True)
-        oldest.unlink(missing_ok=True)
-    free = shutil.disk_usage(folder).free
-    # As much again stays free for everything else.
-    if 2 * size > free:
-        raise _NoRoom(f"{size / 2**30:.1f} GiB of pixels do not fit on the disk of {folder}")
+    return sizes if whole and len(sizes) == count else None
 
 
 def write_pixels(target: Path, paths: Sequence[str], counts: Sequence[int], workers: int) -> list[tuple[int, int]]:
-    """Decode the images into a new file that appears as `target` only when it is whole; their heights and widths.
+    """Decode images into one file.
 
-    counts: the bytes of each image. Raises UnreadableImage for one that has not as many, and OSError on a full disk.
+    Args:
+        target: The file.
+        paths: The images.
+        counts: Bytes of each image once decoded.
+        workers: Threads that decode.
+
+    Returns:
+        Height and width of each image.
+
+    Raises:
+        UnreadableImage: An image is damaged, or has not as many bytes.
+        OSError: The disk is full.
     """
-    partial = target.with_suffix(".partial")
     offsets = np.cumsum([0, *counts]).tolist()
-    try:
-        with open(partial, "wb") as file:
-            # Writing to a mapped file on a full disk would end the process.
-            os.posix_fallocate(file.fileno(), 0, offsets[-1])
-        whole = np.memmap(partial, np.uint8, "r+")
+    with open(target, "wb") as file:
+        # Writing to a mapped file on a full disk would end the process.
+        os.posix_fallocate(file.fileno(), 0, offsets[-1])
+    whole = np.memmap(target, np.uint8, "r+")
 
-        def decode(number: int) -> tuple[int, int]:
-            pixels = np.asarray(open_rgb(paths[number]))
-            if pixels.size != counts[number]:
-                raise UnreadableImage(paths[number], "changed while it was read")
-            whole[offsets[number] : offsets[number + 1]] = pixels.reshape(-1)
-            return pixels.shape[0], pixels.shape[1]
+    def decode(number: int) -> tuple[int, int]:
+        pixels = np.asarray(open_rgb(paths[number]))
+        if pixels.size != counts[number]:
+            raise UnreadableImage(paths[number], "changed while it was read")
+        whole[offsets[number] : offsets[number + 1]] = pixels.reshape(-1)
+        return pixels.shape[0], pixels.shape[1]
 
-        with ThreadPoolExecutor(workers) as pool:
-            sizes = list(pool.map(decode, range(len(paths))))
-        whole.flush()
-        os.replace(partial, target)
-        return sizes
-    finally:
-        partial.unlink(missing_ok=True)
+    with ThreadPoolExecutor(workers) as pool:
+        sizes = list(pool.map(decode, range(len(paths))))
+    whole.flush()
+    return sizes

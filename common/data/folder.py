@@ -1,4 +1,4 @@
-"""Class folders on disk -> labelled samples, with every unreadable image found before training begins."""
+"""Read class folders to labelled samples, and find every unreadable image before training begins."""
 
 import hashlib
 import os
@@ -25,27 +25,27 @@ _NEVER_DATA = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: where it lies, its class index, and its name, a posix path under the root ("test/hotdog/0001.jpg")."""
+    """One image: its file, its class index, and its name, a posix path under the root ("test/hotdog/0001.jpg")."""
 
     path: Path
     label: int
     name: str
     mark: str = field(default="", compare=False)
-    """Size and date of the file when the data set was read, before any pixel of a run was; empty if not known."""
+    """Size and date of the file when the data set was read, before any pixel of it; empty if not known."""
 
 
 def read_file(sample: Sample) -> Image.Image:
-    """Decode a sample's file: upright, RGB. Raises common.data.images.UnreadableImage."""
+    """Decode a sample's file, upright and RGB; an unreadable one raises `common.data.images.UnreadableImage`."""
     return open_rgb(sample.path)
 
 
-# How an image is read.
+# A function that reads the image of a sample.
 Read = Callable[[Sample], Image.Image]
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was left out, and why."""
+    """A file that was left out, and the reason."""
 
     name: str
     reason: str
@@ -64,7 +64,7 @@ class ImageData:
     validation: tuple[Sample, ...] = ()
     """Images held back from `train`."""
     read: Read = field(default=read_file, compare=False, repr=False)
-    """How the shared pipeline gets at an image; `common.data.decoded` has a faster one. Threads call it."""
+    """Function that threads of the shared pipeline read an image by; `common.data.decoded` has a faster one."""
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -73,8 +73,10 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the names and byte sizes of the samples; equal for equal copies anywhere on disk, however
-        many of the training images are held back."""
+        """SHA-256 (hex) over the names and byte sizes of the samples.
+
+        It is equal for equal copies anywhere on disk, however many of the training images are held back.
+        """
         digest = hashlib.sha256()
         train = sorted((*self.train, *self.validation), key=lambda sample: (sample.label, sample.name))
         for sample in (*train, *self.test):
@@ -96,14 +98,25 @@ def read_folder(
     test_limit: int | None = None,
     progress: bool = True,
 ) -> ImageData:
-    """Read `train/<class>/...` and `test/<class>/...` under `root`, or under the only folder in it that has both.
+    """Read `train/<class>/...` and `test/<class>/...` under a folder, and decode every image that is used once.
 
-    Classes are sorted by name (hotdog = 0, not-hotdog = 1); images may lie in deeper folders. A limit is a number of
-    images over all classes, shared evenly between them and spread evenly through each sorted list. Every image that is
-    used is decoded once: with `bad_images="error"` unreadable ones and files that are no images raise, with "skip" they
-    are left out and listed in `skipped` (so a limited split may come out that much smaller).
-    Raises UserError for a missing root, another layout, a class that is empty or in one split only, and a limit
-    smaller than the number of classes.
+    Classes are sorted by name (hotdog = 0, not-hotdog = 1); images may lie in deeper folders.
+
+    Args:
+        root: The folder, or one that holds the data set as its only folder with both splits.
+        bad_images: With "error", unreadable images and files that are no images raise. With "skip" they are left out
+            and listed in `skipped`, so a limited split may come out that much smaller.
+        train_limit: Most training images over all classes, shared evenly between them and spread evenly through each
+            sorted list; None for all.
+        test_limit: The same for the test images.
+        progress: Whether a progress bar may be shown.
+
+    Returns:
+        The data set, without validation images.
+
+    Raises:
+        UserError: The root is missing, the layout is another, a class is empty or in one split only, a limit is smaller
+            than the number of classes, or files cannot be used and `bad_images` is "error".
     """
     if bad_images not in ("error", "skip"):
         raise UserError(f"--bad-images is {bad_images!r}; it can be error or skip.")
@@ -129,7 +142,7 @@ def read_folder(
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder; a link that leads in a circle is none."""
+    """Return whether an entry is a folder; a link that leads in a circle is none."""
     try:
         return entry.is_dir()
     except OSError:

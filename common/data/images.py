@@ -1,4 +1,4 @@
-"""Image files to upright 8-bit RGB pictures, the same way for every backend."""
+"""Decode image files to upright 8-bit RGB pictures, the same way for every backend."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ MAX_PIXELS = 80_000_000
 """Larger pictures are refused before they are decoded; Pillow's own warning begins a little above, at 89 million."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-"""What counts as an image by its file name, in lower case."""
+"""Endings of file names that count as images, in lower case."""
 
 # Naming the formats keeps Pillow from starting Ghostscript for an EPS file that is called .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -30,7 +30,7 @@ _LYING = (5, 6, 7, 8)
 
 
 class UnreadableImage(Exception):
-    """A file that can't be decoded to a whole picture: `path` says which, `reason` says why in a few words."""
+    """A file that cannot be decoded to a whole picture: `path` says which, `reason` says why in a few words."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
@@ -38,16 +38,24 @@ class UnreadableImage(Exception):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        """So that it survives the way from a worker process."""
+        """Pickle path and reason, so that the exception comes whole out of a worker process."""
         return type(self), (self.path, self.reason)
 
 
 def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """Decode one image file completely and return it upright (EXIF orientation applied), in mode RGB.
+    """Decode one image file completely, to an upright picture (EXIF orientation applied) in mode RGB.
 
-    Transparency is laid on white; 16-bit grey is scaled by its full range (65,535 to 255); an animation gives its
-    first frame. Raises UnreadableImage for a file that is missing, no image, cut short, above MAX_PIXELS, or of
-    float or 32-bit values.
+    Transparency is laid on white; 16-bit grey is scaled by its full range (65,535 to 255); an animation gives its first
+    frame.
+
+    Args:
+        path: The file, in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF and PPM.
+
+    Returns:
+        The picture.
+
+    Raises:
+        UnreadableImage: The file is missing, no image, cut short, above MAX_PIXELS, or of float or 32-bit values.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
@@ -63,9 +71,16 @@ def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def count_pixels(path: str | os.PathLike[str]) -> int:
-    """How many pixels the picture that `open_rgb` makes of a file has, from its header alone.
+    """Count the pixels of the picture that `open_rgb` makes of a file, from its header alone.
 
-    Raises UnreadableImage for a file that is missing or no image.
+    Args:
+        path: The file.
+
+    Returns:
+        Width times height.
+
+    Raises:
+        UnreadableImage: The file is missing or no image.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
@@ -75,9 +90,16 @@ def count_pixels(path: str | os.PathLike[str]) -> int:
 
 
 def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of the picture that `open_rgb` makes of a file, mostly from its header alone.
+    """Return the size of the picture that `open_rgb` makes of a file, mostly from its header alone.
 
-    Raises UnreadableImage for a file that is missing or no image.
+    Args:
+        path: The file.
+
+    Returns:
+        Width and height in pixels, exchanged where EXIF says that the picture lies on its side.
+
+    Raises:
+        UnreadableImage: The file is missing or no image.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
@@ -105,7 +127,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number of how the picture is turned; 1 where it does not say."""
+    """Return EXIF's number for how the picture is turned, 1 (upright) where it does not say."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # a damaged EXIF block says nothing against the picture itself

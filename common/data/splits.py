@@ -1,4 +1,4 @@
-"""Validation images, held back from the training images."""
+"""Hold validation images back from the training images."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ from common.data.folder import ImageData, Sample
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 
-# Stream of random numbers of the split; common.network.resnet and common.preprocessing.crops have 1 to 4.
+# Number of the split's random stream; common.network.resnet and common.preprocessing.crops have 1 to 4.
 _SPLIT = 5
 
 
 def split(data: ImageData, spec: ExperimentSpec) -> ImageData:
-    """The data with `spec.validation` of the training images of each class held back, drawn from the seed.
+    """Hold the share `spec.validation` of each class's training images back, drawn from the seed.
 
-    Of n images of a class, round(validation * n) validate. Raises UserError where that leaves a class without an
-    image to validate or to train on.
+    Of n images of a class, round(validation * n) become validation images.
+
+    Args:
+        data: Data without validation images.
+        spec: What the user chose; with `validation` 0 the data stays as it is.
+
+    Returns:
+        The data with `train` divided into `train` and `validation`, both still sorted.
+
+    Raises:
+        UserError: A class is left without an image to validate on or to train on.
     """
     if not spec.validation:
         return data

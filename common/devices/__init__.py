@@ -1,1 +1,1 @@
-"""Where an experiment computes: device, precision, processes."""
+"""The devices of an experiment: their description, the precision of their arithmetic, their processes."""

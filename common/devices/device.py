@@ -1,4 +1,4 @@
-"""Where an experiment runs."""
+"""The description of the device that an experiment runs on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Device:
-    """Where an experiment runs."""
+    """The device that an experiment runs on."""
 
     kind: str
-    """`cpu` or `gpu`."""
+    """Either `cpu` or `gpu`."""
     name: str
     """The hardware in words, such as the GPU's product name."""
     compute_capability: tuple[int, int] | None = None
-    """NVIDIA's number of a GPU's generation, (8, 0) for Ampere."""
+    """NVIDIA's number of a GPU's generation, such as (8, 0) for Ampere; None where it is not known."""

@@ -1,4 +1,4 @@
-"""Which arithmetic an experiment computes in, and which of it stays float32."""
+"""The precision of an experiment's arithmetic: resolve `auto` by the device, and name the type of parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AMPERE = (8, 0)
 
 
 def resolve(spec: ExperimentSpec, device: Device) -> tuple[ExperimentSpec, str]:
-    """`spec` with the precision that `auto` means on `device`, and why it was chosen."""
+    """Return `spec` with the precision that `auto` means on `device`, and the reason for it in words."""
     if spec.precision != "auto":
         return spec, "as the spec says"
     fast, reason = fast_bf16(spec.backend, device)
@@ -20,7 +20,7 @@ def resolve(spec: ExperimentSpec, device: Device) -> tuple[ExperimentSpec, str]:
 
 
 def fast_bf16(backend: str, device: Device) -> tuple[bool, str]:
-    """Whether bfloat16 is faster than float32 on a device, and how that is known."""
+    """Return whether bfloat16 is faster than float32 with a backend on a device, and the reason in words."""
     if backend == "mxnet":
         return False, "MXNet trains in float32 only"
     if device.kind == "gpu":
@@ -31,13 +31,13 @@ def fast_bf16(backend: str, device: Device) -> tuple[bool, str]:
     if "amx_bf16" in flags:
         return True, "the processor has AMX"
     if "avx512_bf16" in flags:
-        # Its dot product of pairs runs at half the rate of float32's multiply-add on Emerald Rapids.
+        # On Emerald Rapids its dot product of pairs runs at half the rate of float32's multiply-add.
         return False, "the processor has AVX512-BF16 without AMX, which is no faster than float32"
     return False, "the processor has no bfloat16 arithmetic"
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the processor can do, in Linux' words; nothing where Linux does not tell."""
+    """Return the processor's features by the names that Linux gives them; an empty set where it gives none."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -47,9 +47,19 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def parameter_type(spec: ExperimentSpec) -> str:
-    """Type of parameters, BatchNorm statistics, losses and logits: `float32`, and `float64` in a float64 experiment.
+    """Return the type of parameters, BatchNorm statistics, losses and logits.
 
-    Raises RuntimeError for `auto`, which `resolve` has to settle first.
+    >>> parameter_type(ExperimentSpec(precision="bf16"))
+    'float32'
+
+    Args:
+        spec: The experiment, whose precision `resolve` has settled.
+
+    Returns:
+        `float64` in a float64 experiment, otherwise `float32`.
+
+    Raises:
+        RuntimeError: The precision is still `auto`.
     """
     if spec.precision == "auto":
         raise RuntimeError("precision = 'auto': call common.devices.precision.resolve first")

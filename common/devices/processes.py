@@ -1,8 +1,8 @@
-"""Which part of the work is this process's, where several devices share each batch.
+"""The processes of an experiment, and the part of each batch that this one computes.
 
-PyTorch has one process a device, JAX one a machine, Keras and MXNet one in all. `spec.devices` counts the devices of
-all processes. A batch is shared evenly, or, where its images cannot be (an epoch's last batch), computed whole by
-every device, so that no image is lost and none weighs more than another.
+PyTorch has one process per device, JAX one per machine, Keras and MXNet one in all. `spec.devices` counts the devices
+of all processes. The devices share a batch evenly. Where its images cannot be divided (an epoch's last batch), every
+device computes the whole batch, so that no image is lost and none weighs more than another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.system.errors import UserError
 
 Item = TypeVar("Item")
 
-# Those whose processes can work together.
+# The backends whose processes can work together.
 SEVERAL_PROCESSES = ("torch", "jax")
 
 
@@ -28,21 +28,28 @@ class World:
     rank: int = 0
     """Number of this process, counted from 0."""
     size: int = 1
-    """How many processes there are."""
+    """Number of processes in all."""
     local_rank: int = 0
     """Number of this process among those of its machine."""
     local_size: int = 1
-    """How many processes its machine has."""
+    """Number of processes on its machine."""
     coordinator: str = ""
-    """host:port of the first process, by which the others find it."""
+    """host:port of the first process, at which the others find it; empty for a process alone."""
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that shows progress and writes files; the others compute the same."""
+        """Whether this process shows progress and writes files; the others compute the same."""
         return self.rank == 0
 
     def variables(self) -> dict[str, str]:
-        """The environment variables that say the same, as torchrun sets them."""
+        """Return the environment variables that describe this world, as torchrun sets them.
+
+        >>> World(rank=1, size=2, coordinator="localhost:29500").variables()["MASTER_PORT"]
+        '29500'
+
+        Returns:
+            Name -> value.
+        """
         host, port = self.coordinator.rsplit(":", 1)
         numbers = {"RANK": self.rank, "WORLD_SIZE": self.size}
         numbers |= {"LOCAL_RANK": self.local_rank, "LOCAL_WORLD_SIZE": self.local_size}
@@ -53,14 +60,18 @@ ALONE = World()
 
 
 def world() -> World:
-    """The world that torchrun's environment variables describe; without them, this process alone.
+    """Read the world from torchrun's environment variables.
 
-    Raises UserError where they contradict each other or some are missing.
+    Returns:
+        The world that they describe, or this process alone where they are not set.
+
+    Raises:
+        UserError: Some variables are missing or make no sense, or they contradict each other.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    # A launcher that names no number within the machine has one process on each.
+    # A launcher that sets no local rank starts one process on each machine.
     values = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", **os.environ}
     try:
         rank, size, local_rank, local_size = (int(values[name]) for name in names)
@@ -80,7 +91,7 @@ def world() -> World:
 
 
 def world_of(spec: ExperimentSpec) -> World:
-    """The world of an experiment; raises UserError where its processes do not fit its devices."""
+    """Return the world of an experiment; raise UserError where its processes do not fit its backend and devices."""
     found = world()
     if found.size > 1 and spec.backend not in SEVERAL_PROCESSES:
         raise UserError(
@@ -102,13 +113,26 @@ def world_of(spec: ExperimentSpec) -> World:
 
 
 def local_devices(spec: ExperimentSpec) -> int:
-    """How many of an experiment's devices this process drives."""
+    """Return how many of an experiment's devices this process drives."""
     return spec.devices // world_of(spec).size
 
 
 def share(count: int, world: World, devices: int) -> slice:
-    """The part of a batch of `count` images that a process computes: contiguous, in the order of the ranks, or all of
-    it where the devices cannot share it evenly."""
+    """Return the part of a batch that a process computes.
+
+    >>> share(8, World(rank=1, size=2), devices=2)
+    slice(4, 8, None)
+    >>> share(7, World(rank=1, size=2), devices=2)
+    slice(0, 7, None)
+
+    Args:
+        count: Number of images in the batch.
+        world: The process and its place among the others.
+        devices: Number of devices of all processes.
+
+    Returns:
+        A contiguous part, in the order of the ranks, or the whole batch where the devices cannot share it evenly.
+    """
     if count % devices:
         return slice(0, count)
     each = count // world.size
@@ -116,15 +140,22 @@ def share(count: int, world: World, devices: int) -> slice:
 
 
 def share_to_train(batch: Sequence[Item], devices: int) -> Sequence[Item]:
-    """What this process loads of a training batch; its labels it needs all."""
+    """Return the samples of a training batch that this process loads; it needs the labels of all."""
     return batch[share(len(batch), world(), devices)]
 
 
 def share_to_test(batch: Sequence[Item], devices: int) -> Sequence[Item]:
-    """What this process loads of a batch to evaluate.
+    """Return the samples of a batch that this process loads to evaluate the model on.
 
-    Several processes share it always, for which the last sample is repeated until it divides: in evaluation an image
-    knows nothing of the others, so the rows that are too many are cut off in the end.
+    Several processes always share the batch. The last sample is repeated until the devices can share it evenly: in
+    evaluation no image influences another, so the rows beyond the batch's own are cut off in the end.
+
+    Args:
+        batch: The samples of the whole batch.
+        devices: Number of devices of all processes.
+
+    Returns:
+        The samples of this process, in order.
     """
     here = world()
     if here.size == 1:

@@ -1,1 +1,1 @@
-"""How it is trained: phases and learning rates, schedules, loss, strategy by the data, reuse of features."""
+"""The training method: phases and learning rates, schedules, the loss, the strategy `auto`, reuse of features."""

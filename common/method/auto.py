@@ -1,4 +1,4 @@
-"""The strategy `auto`: which part of the network to train, and how fast, by how many images there are of what kind.
+"""Choose a strategy and learning rates by the number of training images and their domain: the strategy `auto`.
 
 Source: the table of a chapter on transfer learning whose rates are for Adam and the mean loss over batches of 32.
 """
@@ -18,14 +18,16 @@ from common.spec.experiment import ExperimentSpec, StageMultiples, Strategy
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of the table. The first that fits is taken."""
+    """A line of the table RULES, of which the first that fits an experiment is taken."""
 
     domain: Literal["similar", "different"]
     most: int | None
-    """The most training images a class that it is for; None for any number."""
+    """The largest number of training images per class that the rule is for; None for any number."""
     strategy: Strategy
     changes: dict[str, Any]
+    """Fields of the spec that the rule sets, with their values."""
     because: str
+    """The reason, as a part of the sentence that `Choice.why` becomes."""
 
 
 BACKBONE_AND_HEAD = {"learning_rate": 1e-4, "head_multiple": 10.0}
@@ -45,23 +47,31 @@ RULES = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What `auto` came to."""
+    """The strategy that `auto` has chosen, and the reason."""
 
     domain: str
     images_per_class: int
-    """Training images by classes, rounded down."""
+    """Training images divided by classes, rounded down."""
     strategy: str
     why: str
-    """One line."""
+    """The reason in one line, for the user."""
     set: dict[str, Any] = field(default_factory=dict)
-    """The fields that were set, with their values."""
+    """The fields of the spec that were set, with their values."""
 
 
 def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) -> tuple[ExperimentSpec, Choice]:
-    """The experiment with a strategy in the place of `auto`, and the choice.
+    """Replace the strategy `auto` by the one that the table RULES has for the data.
 
-    Optimizer, reduction of the loss, batch size and rates become those that the table means, but for the fields in
-    `given`, which the user has named. data: as it is used, its validation images held back.
+    Optimizer, reduction of the loss, batch size and learning rates become those that the table is for: Adam and the
+    mean loss over batches of 32.
+
+    Args:
+        spec: The experiment, with the strategy `auto`.
+        data: The data as they are used, with the validation images already held back from the training images.
+        given: Names of the fields that the user has set; they keep their values.
+
+    Returns:
+        The experiment with a strategy in the place of `auto`, and the choice.
     """
     images = len(data.train) // len(data.classes)
     rule = next(r for r in RULES if r.domain == spec.domain and (r.most is None or images <= r.most))
@@ -85,7 +95,7 @@ def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) 
 
 
 def _rates(spec: ExperimentSpec) -> str:
-    """The learning rates by the first stage that has each, such as `0.0001 from layer3, 0.001 from head`."""
+    """Return each learning rate with the first stage that has it, such as `0.0001 from layer3, 0.001 from head`."""
     multiples = phases.phases(spec)[-1].multiples
     rates = [(spec.learning_rate * multiples[stage], stage) for stage in STAGES]
     changes = [rates[0], *(now for before, now in itertools.pairwise(rates) if now[0] != before[0])]

@@ -1,4 +1,4 @@
-"""Phases and learning rates as data: which stage learns how fast, for how long, for every backend alike."""
+"""Phases and learning rates as data, the same for every backend: which stage learns how fast, and for how long."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ class Phase:
     name: str
     epochs: int
     multiples: dict[str, float]
-    """Stage -> multiple of the learning rate; 0 freezes the parameters of the stage: no update, no decay."""
+    """Stage -> multiple of the learning rate; 0 freezes the parameters of the stage: no update, no weight decay."""
     learning_rate: float
     """Learning rate of a stage whose multiple is 1, before any schedule."""
     frozen_statistics: frozenset[str]
     """Stages whose BatchNorm layers use their running statistics and leave them as they are."""
     adapters: bool = False
-    """Whether the backbone's multiples are those of the adapters beside its convolutions. Everything of its own is
-    then frozen."""
+    """Whether the backbone's multiples are those of the adapters beside its convolutions, while all of the backbone's
+    own parameters are frozen.
+    """
 
     @property
     def trained_stages(self) -> tuple[str, ...]:
+        """The stages whose multiple is above 0, in the order of STAGES."""
         return tuple(stage for stage in STAGES if self.multiples[stage] > 0)
 
     @property
@@ -41,16 +43,16 @@ class Phase:
         return {stage: self.learning_rate * self.multiples[stage] for stage in self.trained_stages}
 
     def assign(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Sort the parameters of a model into the groups of the phase.
+        """Sort the parameters of a model into the parameter groups of the phase.
 
         Args:
             names: torchvision's names of all parameters of the model, and of its adapters if it has any.
 
         Returns:
-            Trained stage -> the names that learn at its rate, in the order of `names`. What is frozen is in no group.
+            Trained stage -> the names that learn at its rate, in the order of `names`. A frozen parameter is in none.
 
         Raises:
-            RuntimeError: A name that no stage knows, or that two stages claim, or that comes twice.
+            RuntimeError: A name belongs to no stage or to several, or comes twice.
         """
         groups: dict[str, list[str]] = {stage: [] for stage in self.trained_stages}
         seen: set[str] = set()
@@ -67,7 +69,7 @@ class Phase:
         return groups
 
     def check_held(self, held: Iterable[str], names: Iterable[str]) -> None:
-        """Check what an optimizer was given against what the model has.
+        """Check that an optimizer holds each trained parameter of a model exactly once, and no other.
 
         Args:
             held: Names of the parameters that the optimizer holds, as read back from it.
@@ -85,18 +87,25 @@ class Phase:
             )
 
     def trains(self, name: str) -> bool:
-        """Whether a parameter learns, by its torchvision name; a running statistic never does."""
+        """Return whether the parameter of this torchvision name learns; a running statistic never does."""
         stage = stage_of(name)
         frozen = self.adapters and stage != "head" and not lora.is_adapter(name)
         return self.multiples[stage] > 0 and not frozen and not resnet.is_statistic(name)
 
 
 def phases(spec: ExperimentSpec, param_group: bool = True) -> tuple[Phase, ...]:
-    """The phases of an experiment, none for `zero-shot`; raises UserError where one would train nothing, and for
-    `auto`, which is no strategy until `common.method.auto.resolve` has put one in its place.
+    """Return the phases of an experiment.
 
-    param_group: whether stages and head have learning rates of their own; otherwise everything that is trained has
-    the multiple 1, which is how the chapter trains from scratch.
+    Args:
+        spec: The experiment; `common.method.auto.resolve` has already replaced the strategy `auto`.
+        param_group: Whether stages and head have learning rates of their own; otherwise everything that is trained
+            has the multiple 1, which is how the chapter trains from scratch.
+
+    Returns:
+        The phases in their order; none for the strategy `zero-shot`.
+
+    Raises:
+        UserError: The strategy is still `auto`, or a phase would train nothing.
     """
     if spec.strategy == "auto":
         raise UserError("strategy auto: only scripts.run, which has seen the images, can tell; name another --strategy")
@@ -113,6 +122,7 @@ def phases(spec: ExperimentSpec, param_group: bool = True) -> tuple[Phase, ...]:
 
 
 def _phases(spec: ExperimentSpec, param_group: bool) -> tuple[Phase, ...]:
+    """Return the phases of a strategy that trains, without a check of their multiples."""
     everything = _multiples(spec, param_group)
     head_only = {stage: everything[stage] if stage == "head" else 0.0 for stage in STAGES}
     if spec.strategy == "feature-extraction":
@@ -141,6 +151,7 @@ def _phases(spec: ExperimentSpec, param_group: bool) -> tuple[Phase, ...]:
 
 
 def _multiples(spec: ExperimentSpec, param_group: bool) -> dict[str, float]:
+    """Return stage -> multiple of the learning rate, as if no stage were frozen."""
     if not param_group or spec.strategy == "scratch":
         return dict.fromkeys(STAGES, 1.0)
     multiples = {**asdict(spec.stage_multiples), "head": spec.head_multiple}
@@ -151,6 +162,7 @@ def _multiples(spec: ExperimentSpec, param_group: bool) -> dict[str, float]:
 
 
 def _frozen_statistics(spec: ExperimentSpec) -> frozenset[str]:
+    """Return the stages whose BatchNorm statistics stay as they are, by the spec's `batch_norm`."""
     return {
         "train": frozenset[str](),
         "frozen": frozenset(STAGES),

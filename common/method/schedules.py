@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a phase, as a factor that every framework multiplies its rates with."""
+"""Learning-rate schedules: the factor of every learning rate at each step of a phase, for every framework alike."""
 
 from __future__ import annotations
 
@@ -7,24 +7,39 @@ import math
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 
-# torch.optim.lr_scheduler.OneCycleLR's defaults: share of the steps in which the rate rises, the peak by the first
-# rate, and the first rate by the last.
+# Defaults of torch.optim.lr_scheduler.OneCycleLR (pct_start, div_factor, final_div_factor): share of the steps in which
+# the rate rises, ratio of the peak to the first rate, and ratio of the first rate to the last.
 RISING_SHARE, PEAK_BY_FIRST, FIRST_BY_LAST = 0.3, 25.0, 1e4
-# With fewer steps none falls into the rise.
+# With fewer steps, the rise would have none.
 FEWEST_STEPS_OF_ONE_CYCLE = 4
 
 
 def factor(spec: ExperimentSpec, step: int, steps: int) -> float:
-    """The multiple of the learning rate for `step`, counted from 0, of a phase's `steps`; its peak is 1.
+    """Return the factor that multiplies every learning rate at a step of a phase; its peak is 1.
 
-    constant: 1.
-    cosine: (1 + cos(pi * step / steps)) / 2, from 1 to almost 0 (Loshchilov and Hutter 2017, eq. 5, without restarts,
-    as `torch.optim.lr_scheduler.CosineAnnealingLR` does it a step at a time).
-    one-cycle: rises from 1/25 to 1 and falls to 1/250,000, each along half a cosine, with its peak at 0.3 * steps - 1:
-    `torch.optim.lr_scheduler.OneCycleLR` with its defaults (Smith 2018). Momentum stays as it is.
+    With i = `step`, n = `steps`, w = `schedule_warm_up_steps`, p = 0.3 n - 1 and half(t) = (1 + cos(pi t)) / 2:
 
-    `schedule_warm_up_steps` = w precede constant and cosine: step i < w has (i + 1) / (w + 1), and the schedule takes
-    the steps that are left (Goyal et al. 2017).
+        warm-up, i < w:    (i + 1) / (w + 1)
+        constant:          1
+        cosine:            half((i - w) / (n - w))
+        one-cycle, i <= p: 1 + (1 / 25 - 1) half(i / p)
+        one-cycle, i > p:  1 / 250,000 + (1 - 1 / 250,000) half((i - p) / (n - 1 - p))
+
+    The warm-up (Goyal et al. 2017) precedes constant and cosine, which take the steps that are left. The cosine falls
+    from 1 to almost 0: Loshchilov and Hutter 2017, eq. 5, without restarts, as
+    `torch.optim.lr_scheduler.CosineAnnealingLR` does it a step at a time. One-cycle rises from 1/25 to 1 and falls to
+    1/250,000: `torch.optim.lr_scheduler.OneCycleLR` with its defaults (Smith 2018), but momentum stays as it is.
+
+    >>> factor(ExperimentSpec(schedule="cosine"), step=5, steps=10)
+    0.5
+
+    Args:
+        spec: The experiment, for `schedule` and `schedule_warm_up_steps`.
+        step: The step within the phase, counted from 0.
+        steps: Number of steps of the phase.
+
+    Returns:
+        The factor, above 0 and at most 1.
     """
     ramp = spec.schedule_warm_up_steps
     if step < ramp:
@@ -54,5 +69,5 @@ def check(spec: ExperimentSpec, phase: str, steps: int) -> None:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """From `start` at 0 to `end` at 1 along half a cosine."""
+    """Interpolate along half a cosine from `start`, at a share of 0, to `end`, at a share of 1."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

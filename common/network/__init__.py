@@ -1,1 +1,1 @@
-"""Architectures and their numbers: tables of ResNet, stages, adapters, the weights format and its sources."""
+"""The networks in terms of no framework: tables of ResNet, stages, adapters, weights files and their sources."""

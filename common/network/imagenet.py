@@ -1,4 +1,4 @@
-"""ImageNet-1k's classes, and where the hot dog is among them."""
+"""ImageNet-1k's classes, and the place of the hot dog among them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ def class_names() -> tuple[str, ...]:
 
 
 def hotdog_index(names: Sequence[str]) -> int:
-    """The row of a source head that means hot dog, found by its name among `names`.
+    """Find the row of a source head that means hot dog, by its name.
 
-    Raises UserError where no class has that name, or where ImageNet's list does not have it at HOTDOG.
+    Args:
+        names: Class names of the source weights, in the order of the head rows.
+
+    Returns:
+        The index of the row.
+
+    Raises:
+        UserError: No class has that name, or a list of 1000 classes does not have it at HOTDOG.
     """
     if HOTDOG_NAME not in names:
         raise UserError(
@@ -39,8 +46,18 @@ def hotdog_index(names: Sequence[str]) -> int:
 
 
 def reported_index(spec: ExperimentSpec, names: Sequence[str]) -> int | None:
-    """The row of the source head that an experiment reports as the hot dog's: the one it names, else the one that
-    `names` have; None without one. Raises UserError for a row that the source head does not have."""
+    """Return the row of the source head that an experiment reports as the hot dog's.
+
+    Args:
+        spec: What the user chose; its `hotdog_index` goes before any name.
+        names: Class names of the source weights, in the order of the head rows.
+
+    Returns:
+        The index of the row; None where the spec names none and no class is called hot dog.
+
+    Raises:
+        UserError: The source head does not have the row, or `hotdog_index` refuses the names.
+    """
     if spec.hotdog_index is None:
         return hotdog_index(names) if HOTDOG_NAME in names else None
     if spec.hotdog_index >= len(names):

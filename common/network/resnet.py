@@ -1,9 +1,11 @@
 """The networks as tables of names and shapes, in torchvision's naming and layout; no framework is needed to read them.
 
 Convolutions are (out, in, height, width), dense layers (out, in). BatchNorm has weight (gamma), bias (beta),
-running_mean and running_var. Source: He et al. 2015, "Deep Residual Learning for Image Recognition"; `resnet50` has
-its stride in the 3x3 convolution as in torchvision ("v1.5"), `resnet50_keras` in the first 1x1 and its convolutions
-have biases, and `resnet18_v2` is the pre-activation network of He et al. 2016 as in Gluon's model zoo.
+running_mean and running_var.
+
+Source: He et al. 2015, "Deep Residual Learning for Image Recognition". `resnet50` has its stride in the 3x3 convolution
+as in torchvision ("v1.5"). `resnet50_keras` has it in the first 1x1, and its convolutions have biases. `resnet18_v2` is
+the pre-activation network of He et al. 2016 as in Gluon's model zoo.
 """
 
 from __future__ import annotations
@@ -29,19 +31,40 @@ _CHANNELS = (64, 128, 256, 512)
 
 
 def architecture(backend: str, model: str) -> str:
-    """The network that `model` means in `backend`: one of ARCHITECTURES."""
+    """Return the network that `model` means in `backend`, one of ARCHITECTURES.
+
+    >>> architecture("torch", "resnet50"), architecture("keras", "resnet50")
+    ('resnet50', 'resnet50_keras')
+
+    Args:
+        backend: Name of the backend.
+        model: The spec's `model`.
+
+    Returns:
+        The name of the architecture: `model` itself but for Keras' ResNet-50, whose strides and biases differ.
+    """
     return "resnet50_keras" if (backend, model) == ("keras", "resnet50") else model
 
 
 def features(architecture: str) -> int:
-    """Length of the feature vector that the head sees."""
+    """Return the length of the feature vector that the head sees."""
     return 512 if architecture.startswith("resnet18") else 2048
 
 
 def shapes(architecture: str, classes: int = SOURCE_CLASSES) -> Shapes:
-    """Name -> shape of every parameter and running statistic, in the order of the forward pass.
+    """List the shapes of every parameter and running statistic, in the order of the forward pass.
 
-    Raises KeyError for an unknown architecture.
+    A KeyError says that the architecture is unknown.
+
+    >>> list(shapes("resnet18", classes=2).items())[-2:]
+    [('fc.weight', (2, 512)), ('fc.bias', (2,))]
+
+    Args:
+        architecture: One of ARCHITECTURES.
+        classes: Number of rows of the head.
+
+    Returns:
+        Name -> shape.
     """
     blocks = _BLOCKS[architecture]
     body = {
@@ -69,10 +92,22 @@ def shapes(architecture: str, classes: int = SOURCE_CLASSES) -> Shapes:
 
 
 def forward_flops(architecture: str, image_size: int, classes: int = 2) -> int:
-    """Floating-point operations of one image's forward pass: two a multiply-add of a convolution or of the head.
+    """Count the floating-point operations of one image's forward pass.
 
-    image_size: side of the square in pixels. A training step takes three times as many, as the backward pass forms
-    the gradients of the inputs and those of the weights.
+    There are two to a multiply-add, and those of convolutions and head count. A training step takes three times as
+    many, as the backward pass forms the gradients of the inputs and those of the weights.
+
+    >>> round(forward_flops("resnet18", image_size=224, classes=1000) / 1e9, 2)
+    3.63
+
+    Args:
+        architecture: One of ARCHITECTURES.
+        image_size: Side of the square in pixels.
+        classes: Number of rows of the head.
+
+    Returns:
+        The number of operations: over all convolutions 2 * map side**2 * out * in * height * width, and 2 * out * in
+        for the head.
     """
     side = before = _halved(_halved(image_size))
     total = 0
@@ -95,14 +130,22 @@ def forward_flops(architecture: str, image_size: int, classes: int = 2) -> int:
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a name is a BatchNorm running statistic rather than a trained parameter."""
+    """Return whether a name is that of a BatchNorm running statistic rather than of a trained parameter."""
     return name.endswith(("running_mean", "running_var"))
 
 
 def initial_head(architecture: str, classes: int, seed: int) -> dict[str, NDArray[np.float32]]:
-    """A new head: Xavier-uniform weight (classes, features) and zero bias (classes,), float32, drawn from `seed`.
+    """Draw a new head: Xavier-uniform weight within sqrt(6 / (features + classes)), and zero bias.
 
-    Source: Glorot and Bengio 2010; limit sqrt(6 / (features + classes)).
+    Source: Glorot and Bengio 2010.
+
+    Args:
+        architecture: One of ARCHITECTURES.
+        classes: Number of rows of the head.
+        seed: Seed of the experiment.
+
+    Returns:
+        `fc.weight` (classes, features) and `fc.bias` (classes,), float32.
     """
     generator = np.random.default_rng([seed, 1])
     count = features(architecture)
@@ -112,10 +155,18 @@ def initial_head(architecture: str, classes: int, seed: int) -> dict[str, NDArra
 
 
 def initial_network(architecture: str, classes: int, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Random values for a network trained from scratch, float32, the same in every backend.
+    """Draw the values of a network to train from scratch, the same in every backend.
 
-    Convolutions are normal with variance 2 / (out * height * width) (He et al. 2015, fan-out, as torchvision does),
-    BatchNorm starts at gamma 1, beta 0, mean 0, variance 1, biases at zero, and the head is `initial_head`.
+    Convolutions are normal with variance 2 / (out * height * width) (He et al. 2015, fan-out, as torchvision does).
+    BatchNorm starts at gamma 1, beta 0, mean 0 and variance 1, biases at zero, and the head is `initial_head`.
+
+    Args:
+        architecture: One of ARCHITECTURES.
+        classes: Number of rows of the head.
+        seed: Seed of the experiment.
+
+    Returns:
+        Name -> array of every parameter and running statistic, float32.
     """
     generator = np.random.default_rng([seed, 2])
     values: dict[str, NDArray[np.float32]] = {}

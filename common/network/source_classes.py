@@ -1,4 +1,4 @@
-"""Which classes of the source network belong to the data's, and a head made from their rows."""
+"""Match the data's classes with those of the source network, and make a head from the matching rows."""
 
 from __future__ import annotations
 
@@ -16,17 +16,32 @@ from common.system.errors import UserError
 
 
 def rows_for(spec: ExperimentSpec, classes: Sequence[str]) -> list[list[int]]:
-    """The rows of an experiment's source head that belong to each of the data's classes; see `match`."""
+    """Return, for each class of the data, the rows of the experiment's source head that `match` finds for it."""
     rest = () if spec.strategy == "zero-shot" else spec.head_init_classes
     return match(classes, sources.source_class_names(spec), rest)
 
 
 def match(classes: Sequence[str], source_names: Sequence[str], rest: Sequence[str] = ()) -> list[list[int]]:
-    """For each class of the data the indices of the source classes that belong to it.
+    """Find, for each class of the data, the source classes that belong to it.
 
     A class belongs to the source class of its name, where case, spaces, hyphens and underscores do not count unless
-    several names differ in these alone. One class may have no such name: to it belong all source classes that belong
-    to no other, or those that `rest` names. Raises UserError where several have none, or where nothing is left over.
+    several names differ in these alone. One class may have no such name: to it belong all source classes that belong to
+    no other class, or those of them that `rest` names.
+
+    >>> match(["hotdog", "not-hotdog"], ["pizza", "hotdog", "burger"])
+    [[1], [0, 2]]
+
+    Args:
+        classes: Names of the data's classes.
+        source_names: Names of the source classes, in the order of the source head's rows.
+        rest: Source classes of the class without a namesake; empty for all that are left over.
+
+    Returns:
+        For each class the indices of its source classes.
+
+    Raises:
+        UserError: Several classes have no namesake, none is left over for the one without, or `rest` is given though
+            every class has a namesake or names a class that the source does not have.
     """
     named = {name: find(name, source_names) for name in classes}
     unnamed = [name for name, found in named.items() if not found]
@@ -45,13 +60,36 @@ def match(classes: Sequence[str], source_names: Sequence[str], rest: Sequence[st
 
 
 def find(name: str, source_names: Sequence[str]) -> list[int]:
-    """The indices of the source classes called `name`, exactly if there is one, else regardless of case and spacing."""
+    """Find the source classes of a name: those called exactly so, or else those that differ in case and spacing alone.
+
+    >>> find("Hot Dog", ["pizza", "hot_dog"])
+    [1]
+
+    Args:
+        name: The name to look for.
+        source_names: Names of the source classes.
+
+    Returns:
+        The indices of the source classes; none where no name fits.
+    """
     exact = [index for index, source in enumerate(source_names) if source == name]
     return exact or [index for index, source in enumerate(source_names) if _plain(source) == _plain(name)]
 
 
 def _rest(wanted: Sequence[str], source_names: Sequence[str], taken: set[int]) -> list[int]:
-    """The source classes of the class without a namesake."""
+    """Return the source classes of the one class of the data that has no namesake.
+
+    Args:
+        wanted: Names of source classes to choose from; empty for all.
+        source_names: Names of all source classes.
+        taken: Indices of the source classes that belong to another class.
+
+    Returns:
+        The indices, ascending, without those that are taken.
+
+    Raises:
+        UserError: The source has no class of a wanted name, or nothing is left.
+    """
     chosen: set[int] = set()
     for name in wanted:
         found = find(name, source_names)
@@ -71,16 +109,39 @@ def _plain(name: str) -> str:
 
 
 def group_logits(logits: NDArray[Any], rows: Sequence[Sequence[int]]) -> NDArray[Any]:
-    """Logits (N, source classes) -> (N, classes): log(sum(exp)) over each class's rows, in the same type.
+    """Sum the probabilities of source classes: logit[n, c] = log(sum over s in rows[c] of exp(logits[n, s])).
 
-    So the softmax gives a class exactly the sum of its source classes' probabilities, among those that belong to any.
+    The softmax of the result gives a class exactly the sum of its source classes' probabilities, among the source
+    classes that belong to any class.
+
+    >>> group_logits(np.zeros((1, 3), np.float32), [[0], [1, 2]]).round(2)
+    array([[0.  , 0.69]], dtype=float32)
+
+    Args:
+        logits: (N, source classes).
+        rows: For each class the indices of its source classes.
+
+    Returns:
+        Logits (N, classes) in the dtype of `logits`, computed in float64.
     """
     grouped = [np.logaddexp.reduce(logits[:, list(chosen)].astype(np.float64), axis=1) for chosen in rows]
     return np.stack(grouped, axis=1).astype(logits.dtype)
 
 
 def mean_head(source: Mapping[str, NDArray[Any]], rows: Sequence[Sequence[int]]) -> Arrays:
-    """A head whose row for each class is the mean of that class's rows in the source head, of weight and bias."""
+    """Make a head from the source's: each class's row is the mean of that class's rows in the source head.
+
+    >>> source = {"fc.weight": np.eye(3), "fc.bias": np.array([1.0, 2.0, 4.0])}
+    >>> mean_head(source, [[0], [1, 2]])["fc.bias"]
+    array([1., 3.])
+
+    Args:
+        source: The source's arrays, with `fc.weight` (source classes, features) and `fc.bias` (source classes,).
+        rows: For each class the indices of its source classes.
+
+    Returns:
+        `fc.weight` (classes, features) and `fc.bias` (classes,) in the source's dtype, averaged in float64.
+    """
     return {
         name: np.stack([source[name][list(chosen)].astype(np.float64).mean(axis=0) for chosen in rows]).astype(
             source[name].dtype

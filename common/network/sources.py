@@ -1,7 +1,8 @@
-"""Where source weights come from: the embedded file, the Hugging Face Hub, a file of the user's."""
+"""Find and read source weights: the embedded file, the Hugging Face Hub's, or a file of the user's."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from common.network import imagenet, resnet
@@ -16,13 +17,23 @@ HUB_REPOSITORIES = {"resnet18": "timm/resnet18.tv_in1k", "resnet50": "timm/resne
 NAMED_SOURCES = ("distilled", "tv_in1k", "imagenet", "none")
 
 
-# keras.applications' ResNet50 was trained on Caffe's convention.
+# keras.applications' ResNet50 was trained on Caffe's convention: BGR from 0 to 255, less the channel's mean.
 CAFFE = Preprocessing(channel_order="BGR", scale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
 
 
 def locate(spec: ExperimentSpec) -> Path | None:
-    """The weights file of an experiment, downloaded if need be; None for `none` and for `imagenet`, which the
-    backend's own model zoo loads. Raises UserError when there is no such file or it cannot be downloaded."""
+    """Return the weights file of an experiment, downloaded if need be.
+
+    Args:
+        spec: What the user chose.
+
+    Returns:
+        The file; None for the weights `none`, and for `imagenet`, which the backend's own model zoo loads.
+
+    Raises:
+        UserError: There is no such file, it ends in .pth, .pt, .h5 or .params, it cannot be downloaded, or these
+            weights do not exist for the architecture.
+    """
     architecture = resnet.architecture(spec.backend, spec.model)
     if spec.weights in ("none", "imagenet"):
         return None
@@ -45,16 +56,33 @@ def locate(spec: ExperimentSpec) -> Path | None:
 
 
 def source_class_names(spec: ExperimentSpec) -> tuple[str, ...]:
-    """The class names of an experiment's source weights, read from the file's header; ImageNet's for a model zoo.
+    """Return the class names of an experiment's source weights.
 
-    Raises UserError as `locate` and `read_header` do.
+    A UserError of `locate` or `read_header` passes through.
+
+    Args:
+        spec: What the user chose.
+
+    Returns:
+        The names in the order of the head rows, from the header of the weights file; ImageNet-1k's where there is no
+        file.
     """
     path = locate(spec)
     return read_header(path).class_names if path else imagenet.class_names()
 
 
 def preprocessing_of(spec: ExperimentSpec) -> Preprocessing:
-    """The preprocessing that belongs to an experiment's weights. Raises UserError as `locate` and `read_header` do."""
+    """Return the preprocessing that an experiment's source weights expect.
+
+    A UserError of `locate` or `read_header` passes through.
+
+    Args:
+        spec: What the user chose.
+
+    Returns:
+        That of the weights file's header. Without a file it is Caffe's for keras.applications' ResNet50, and
+        torchvision's for every other network.
+    """
     path = locate(spec)
     if path is not None:
         return read_header(path).preprocessing
@@ -63,15 +91,38 @@ def preprocessing_of(spec: ExperimentSpec) -> Preprocessing:
     return Preprocessing()
 
 
-def read_for(spec: ExperimentSpec) -> Checkpoint | None:
-    """The checked source weights of an experiment; None for `none` and `imagenet`.
+@functools.lru_cache(maxsize=1)
+def _read_once(path: Path, changed: int, size: int) -> Checkpoint:
+    """Read a weights file, unless it is the one that was read last and has not changed since.
 
-    Raises UserError when the file is damaged or is not a network of the experiment's architecture.
+    Args:
+        path: The file.
+        changed: Its time of change in nanoseconds, so that a changed file is read again.
+        size: Its size in bytes, to the same end.
+
+    Returns:
+        The checkpoint. Its arrays are shared by all callers, which must not change them.
+    """
+    return read(path)
+
+
+def read_for(spec: ExperimentSpec) -> Checkpoint | None:
+    """Read the source weights of an experiment and check them against its architecture.
+
+    Args:
+        spec: What the user chose.
+
+    Returns:
+        The checkpoint; None for the weights `none` and `imagenet`.
+
+    Raises:
+        UserError: The file is damaged or is not a network of the experiment's architecture.
     """
     path = locate(spec)
     if path is None:
         return None
-    checkpoint = read(path)
+    state = path.stat()
+    checkpoint = _read_once(path, state.st_mtime_ns, state.st_size)
     architecture = resnet.architecture(spec.backend, spec.model)
     if checkpoint.header.architecture not in ("", architecture):
         raise UserError(

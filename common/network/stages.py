@@ -1,4 +1,4 @@
-"""The stages of a ResNet, and which of them a parameter belongs to."""
+"""The stages of a ResNet, and the parameters that belong to each."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def stage_of(name: str) -> str:
     Args:
         name: torchvision's name of the parameter or statistic.
 
+    Returns:
+        One of STAGES.
+
     Raises:
         ValueError: The name belongs to no stage, or to more than one.
     """
@@ -40,7 +43,17 @@ def stage_of(name: str) -> str:
 
 
 def by_stage(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names grouped by stage, every stage present, in the order of STAGES."""
+    """Group names by stage.
+
+    >>> by_stage(["fc.bias", "conv1.weight"])["stem"]
+    ['conv1.weight']
+
+    Args:
+        names: torchvision's names of parameters and statistics.
+
+    Returns:
+        Stage -> its names in the order of `names`; every stage is present, in the order of STAGES.
+    """
     groups: dict[str, list[str]] = {stage: [] for stage in STAGES}
     for name in names:
         groups[stage_of(name)].append(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,13 +68,20 @@ def check(arrays: Mapping[str, NDArray[Any]], expected: resnet.Shapes, where: ob
 
 
 def read_header(path: Path) -> Header:
-    """What a safetensors file says of itself. A file without metadata counts as ImageNet weights of torchvision's
-    preprocessing. Raises UserError for a file that is no safetensors file or whose metadata is wrong."""
-    table = _read_table(path)
-    metadata = table.pop("__metadata__", {})
-    shape = table.get("fc.weight", {}).get("shape", [resnet.SOURCE_CLASSES])
-    if not shape:
-        raise UserError(f"{path}: the tensor fc.weight has no shape, expected (classes, features)")
+    """Read what a safetensors file says of itself.
+
+    A file without metadata counts as ImageNet weights of torchvision's preprocessing.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Architecture (empty if the file does not say), class names, preprocessing and source.
+
+    Raises:
+        UserError: It is no safetensors file, one that was cut off, or one whose metadata is wrong.
+    """
+    metadata, shape = _read_table(path)
     try:
         names = tuple(json.loads(metadata["class_names"])) if "class_names" in metadata else None
         values = {f: _parse(f, metadata[f]) for f in Preprocessing.__dataclass_fields__ if f in metadata}
@@ -92,29 +98,40 @@ def read_header(path: Path) -> Header:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a safetensors file as float32 arrays. Raises UserError naming the tensor that is of a wrong type."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """Read a safetensors file as float32 arrays, whichever floating-point type it has.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its header and arrays, without torch's counts of batches.
+
+    Raises:
+        UserError: The file is damaged, or has a tensor of another type, which is named.
+    """
+    from safetensors import SafetensorError, deserialize
 
     header = read_header(path)
-    for name, entry in _read_table(path).items():
-        if name != "__metadata__" and entry["dtype"] not in _FLOAT_TYPES and not name.endswith("num_batches_tracked"):
-            raise UserError(f"{path}: the tensor {name} has dtype {entry['dtype']}, expected a floating-point type")
     try:
-        stored = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        stored = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: the tensors cannot be read: {error}") from error
-    arrays = {
+    arrays = {}
+    for name, entry in sorted(stored, key=lambda pair: pair[0]):
         # torch counts batches for a mode of BatchNorm that this network does not use.
-        name: array.astype(np.float32)
-        for name, array in stored.items()
-        if not name.endswith("num_batches_tracked")
-    }
+        if name.endswith("num_batches_tracked"):
+            continue
+        if entry["dtype"] not in _FLOAT_TYPES:
+            raise UserError(f"{path}: the tensor {name} has dtype {entry['dtype']}, expected a floating-point type")
+        arrays[name] = _as_float32(entry["data"], entry["dtype"]).reshape(entry["shape"])
     return Checkpoint(header, arrays)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically: a crash leaves the old file or the new one, never half of one."""
+    """Write a checkpoint atomically: a crash leaves the old file or the new one, never half of one.
+
+    The same checkpoint always gives the same bytes.
+    """
     from safetensors.numpy import save
 
     header = checkpoint.header
@@ -129,11 +146,22 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in checkpoint.arrays.items()}
     # safetensors stores UTF-8; names of files need not be.
     metadata = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in metadata.items()}
-    write_atomically(path, save(arrays, metadata))
+    write_atomically(path, _with_sorted_metadata(save(arrays, metadata)))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, which the library writes in another order in each process."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    table = json.loads(content[8:end])
+    table = {"__metadata__": dict(sorted(table.pop("__metadata__").items())), **table}
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    # The tensors begin at a multiple of 8 bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def to_channels_last(array: NDArray[Any]) -> NDArray[Any]:
-    """torchvision's layout -> Keras' and Flax's: OIHW to HWIO, (out, in) to (in, out), vectors as they are."""
+    """Torchvision's layout -> Keras' and Flax's: OIHW to HWIO, (out, in) to (in, out), vectors as they are."""
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     return array.T
@@ -162,24 +190,29 @@ def _parse(field: str, text: str) -> Any:
     return float(value) if field == "scale" else int(value)
 
 
-def _read_table(path: Path) -> dict[str, Any]:
-    """The JSON table at the head of a safetensors file, checked against the file's size."""
+def _read_table(path: Path) -> tuple[dict[str, str], list[int]]:
+    """Read the metadata of a safetensors file, and the shape of the head's weight, (classes, features)."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            prefix = stream.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-            if not 2 <= length <= min(size - 8, 100_000_000):
-                raise UserError(f"{path}: not a safetensors file, or one that was cut off")
-            table = json.loads(stream.read(length))
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            head = "fc.weight" in file.keys()  # noqa: SIM118 - no mapping
+            shape = file.get_slice("fc.weight").get_shape() if head else [resnet.SOURCE_CLASSES]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not a safetensors file, or a damaged one") from error
-    try:
-        for name, entry in table.items():
-            if name != "__metadata__" and entry["data_offsets"][1] > size - 8 - length:
-                raise UserError(f"{path}: the file was cut off: the tensor {name} lies beyond its end")
-    except (AttributeError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{path}: not a safetensors file, or a damaged one") from error
-    return dict(table)
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        if "not fully covered" in str(error):
+            raise UserError(f"{path}: the file was cut off: the tensors lie beyond its end") from error
+        raise UserError(f"{path}: not a safetensors file, or one that was cut off or damaged") from error
+    if not shape:
+        raise UserError(f"{path}: the tensor fc.weight has no shape, expected (classes, features)")
+    return metadata, shape
+
+
+def _as_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
+    """Return the numbers of a tensor; NumPy has no bfloat16, whose bits are the upper half of float32's."""
+    if dtype == "BF16":
+        upper = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+        return upper.view(np.float32)
+    return np.frombuffer(data, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The geometry of resizes and crops, and Pillow's way through them: the same pixels for every framework."""
+"""The geometry of resizes and crops, carried out by Pillow: the same pixels for every framework."""
 
 from __future__ import annotations
 
@@ -18,46 +18,60 @@ _CROP_TRIES = 10
 
 
 def train_image(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Images:
-    """One augmented training image (H, W, 3), float32, normalised."""
+    """Return an augmented training image as the network sees it: (H, W, 3) float32, normalised."""
     return normalise(augment(image, transform, seed, epoch, sample), transform)
 
 
 def augment(image: Image.Image, transform: Transform, seed: int, epoch: int, sample: int) -> Image.Image:
-    """One augmented training image, 8-bit RGB."""
+    """Return an augmented training image: 8-bit RGB, not normalised yet."""
     return cut_out(image, training_cut(image.size, transform, seed, epoch, sample), transform)
 
 
 def test_image(image: Image.Image, transform: Transform) -> Images:
-    """One test image (H, W, 3), float32, normalised: resized, then cropped at the centre."""
+    """Return a test image, resized and then cropped at the centre: (H, W, 3) float32, normalised."""
     return normalise(crop_for_test(image, transform), transform)
 
 
 def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
-    """The square of the transform's size at the centre of the resized image."""
+    """Resize an image and return the square at its centre, `transform.image_size` pixels a side."""
     return cut_out(image, test_cut(image.size, transform), transform)
 
 
 def resize_for_test(image: Image.Image, transform: Transform) -> Image.Image:
-    """The image resized as before the test's crop: its short side, or both sides, to the transform's size."""
+    """Resize an image as for a test, but crop nothing: its short side, or both, become `transform.resize_size`."""
     return image.resize(resized_for_test(image.size, transform), Image.Resampling.BILINEAR)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How an image becomes the square that the network sees, in pixels: `box` of it is resized to `resized`, of which
-    the square at `corner` is taken and perhaps mirrored."""
+    """How an image becomes the square that the network sees; all numbers are pixels.
+
+    The part `box` of the image is resized to `resized`; of that the square at `corner` is taken, and perhaps mirrored.
+    """
 
     box: tuple[int, int, int, int]
-    """Left, top, right, bottom."""
+    """Left, top, right and bottom in the image."""
     resized: tuple[int, int]
-    """Width and height."""
+    """Width and height after the resize."""
     corner: tuple[int, int] = (0, 0)
-    """Left and top."""
+    """Left and top of the square in the resized part."""
     mirrored: bool = False
+    """Whether left and right change places."""
 
 
 def training_cut(size: tuple[int, int], transform: Transform, seed: int, epoch: int, sample: int) -> Cut:
-    """The cut of a training image of `size`, its width and height, with its random draws."""
+    """Draw the random cut of a training image.
+
+    Args:
+        size: Width and height of the image in pixels.
+        transform: The preprocessing.
+        seed: Seed of the experiment.
+        epoch: Counted from 1.
+        sample: Index of the sample among the training samples.
+
+    Returns:
+        The cut; the same seed, epoch and sample always give the same one.
+    """
     draws = generator(seed, AUGMENTATION, epoch, sample).random(2 + 4 * _CROP_TRIES)
     side = transform.image_size
     if transform.train_crop == "random_resized_crop":
@@ -72,23 +86,23 @@ def training_cut(size: tuple[int, int], transform: Transform, seed: int, epoch: 
 
 
 def test_cut(size: tuple[int, int], transform: Transform) -> Cut:
-    """The cut of a test image of `size`, its width and height: at the centre of the resized image."""
+    """Return the cut of a test image of `size`, its width and height: the square at the centre of the resized image."""
     width, height = resized_for_test(size, transform)
     side = transform.image_size
     return Cut((0, 0, *size), (width, height), (round((width - side) / 2), round((height - side) / 2)))
 
 
 def resized_for_test(size: tuple[int, int], transform: Transform) -> tuple[int, int]:
-    """Width and height that an image of `size` is resized to before the test's crop."""
+    """Return the width and height to which an image of `size`, its width and height, is resized before the crop."""
     if transform.test_resize == "squash":
         return transform.resize_size, transform.resize_size
-    # torchvision truncates the long side, so this does.
+    # torchvision truncates the long side, too.
     width, height = (transform.resize_size * side // min(size) for side in size)
     return width, height
 
 
 def cut_out(image: Image.Image, cut: Cut, transform: Transform) -> Image.Image:
-    """The square of an image that `cut` describes."""
+    """Return the square of an image that `cut` describes, resized by Pillow with its bilinear filter."""
     side, (left, top) = transform.image_size, cut.corner
     image = image.resize(cut.resized, Image.Resampling.BILINEAR, box=cut.box)
     if cut.resized != (side, side):
@@ -97,10 +111,26 @@ def cut_out(image: Image.Image, cut: Cut, transform: Transform) -> Image.Image:
 
 
 def random_crop_box(width: int, height: int, draws: NDArray[np.float64]) -> tuple[int, int, int, int]:
-    """A crop of random area and aspect ratio as (left, top, right, bottom), in pixels.
+    """Choose a crop of random area and aspect ratio, as torchvision's RandomResizedCrop does.
 
-    draws: uniform numbers in [0, 1), four a try. After ten tries that do not fit, the largest centred crop whose
-    aspect ratio is within CROP_RATIO, as in torchvision's RandomResizedCrop.
+    With u the four numbers of a try, A = CROP_AREA and R = CROP_RATIO, the crop's area and aspect ratio are
+
+        area = width * height * (A[0] + u[0] * (A[1] - A[0]))
+        ratio = exp(log(R[0]) + u[1] * (log(R[1]) - log(R[0])))
+
+    and u[2] and u[3] place it from left to right and from top to bottom. After ten tries that do not fit, it is the
+    largest centred crop whose aspect ratio is within CROP_RATIO.
+
+    >>> random_crop_box(100, 100, np.zeros(40))
+    (0, 0, 24, 33)
+
+    Args:
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        draws: (40,) or more uniform numbers in [0, 1), four for each of ten tries.
+
+    Returns:
+        Left, top, right and bottom of the crop in pixels.
     """
     low, high = np.log(CROP_RATIO[0]), np.log(CROP_RATIO[1])
     for attempt in range(_CROP_TRIES):

@@ -1,4 +1,4 @@
-"""Random draws, each keyed by (seed, epoch, sample): neither the order nor the number of workers changes one."""
+"""Random draws keyed by seed, purpose, epoch and sample, so that no order or number of workers changes any."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Streams of random numbers: one a purpose.
+# Streams of random numbers, one for each purpose.
 ORDER, AUGMENTATION = 3, 4
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of the training samples in an epoch: a permutation of range(count)."""
+    """Return the order of the training samples in an epoch: a permutation of range(count), (count,) int64."""
     return np.argsort(generator(seed, ORDER, epoch).random(count), kind="stable").astype(np.int64)
 
 
 def generator(*key: Any) -> np.random.Generator:
-    # Of the generator only `random` is used: its stream is the same in every NumPy from 1.17 on.
+    """Return the generator of the random stream that the whole numbers of `key` name."""
+    # Only its method `random` is used, whose stream is the same in every NumPy from 1.17 on.
     return np.random.default_rng([int(part) for part in key])

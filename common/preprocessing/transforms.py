@@ -18,10 +18,15 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Transform:
-    """The resolved numbers of an experiment's preprocessing; both pipelines work from these."""
+    """The resolved numbers of an experiment's preprocessing, from which every pipeline works.
+
+    A pixel of channel c with value v (0 to 255) becomes (v * scale - mean[c]) / std[c].
+    """
 
     image_size: int
+    """Side of the square that the network sees, in pixels."""
     resize_size: int
+    """Size that an image is resized to before a crop of `image_size`, in pixels."""
     train_crop: Literal["random_resized_crop", "resize_random_crop", "none"]
     test_resize: Literal["short_side", "squash"]
     flip: bool
@@ -32,7 +37,7 @@ class Transform:
 
 
 def transform_for(spec: ExperimentSpec) -> Transform:
-    """The transform of an experiment: what the spec says, and what belongs to the weights where it says nothing."""
+    """Return the transform of an experiment: the spec's numbers, and the weights' own where the spec has none."""
     own = sources.preprocessing_of(spec)
     image_size = spec.image_size or own.image_size
     resize_size = spec.resize_size or round(own.resize_size * image_size / own.image_size)
@@ -43,7 +48,7 @@ def transform_for(spec: ExperimentSpec) -> Transform:
 
 
 def preprocessing(transform: Transform) -> weights.Preprocessing:
-    """What a checkpoint trained with `transform` records as its preprocessing."""
+    """Return the preprocessing that a checkpoint trained with `transform` records."""
     return weights.Preprocessing(
         transform.image_size, transform.resize_size, "bilinear", transform.channel_order, transform.scale,
         transform.mean, transform.std,
@@ -51,15 +56,23 @@ def preprocessing(transform: Transform) -> weights.Preprocessing:
 
 
 def normalise(image: Image.Image, transform: Transform, out: Images | None = None) -> Images:
-    """An RGB image as float32 (H, W, 3) in the channel order, scale, mean and deviation of the weights.
+    """Normalise an image with the channel order, scale, mean and standard deviation of the weights.
 
-    out: where to write it, contiguous.
+    A pixel of channel c with value v (0 to 255) becomes (v * scale - mean[c]) / std[c].
+
+    Args:
+        image: An 8-bit RGB image.
+        transform: The preprocessing.
+        out: Contiguous (H, W, 3) float32 array to write to; by default a new one.
+
+    Returns:
+        `out`: (H, W, 3) float32.
     """
     pixels = np.asarray(image)
     out = np.empty(pixels.shape, np.float32) if out is None else out
     if transform.channel_order == "BGR":
         pixels = pixels[..., ::-1]
-    # Rows as long as the image's: NumPy is slow where the last axis has three values only.
+    # Whole rows of W * 3 values, as NumPy is slow where the last axis has only three.
     rows = out.reshape(len(out), -1)
     mean, std = (np.tile(np.asarray(values, np.float32), image.width) for values in (transform.mean, transform.std))
     np.multiply(pixels.reshape(rows.shape), np.float32(transform.scale), out=rows, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The comparison of runs as one page: `report.html`, the same as `report.md`, and their numbers as `report.json`."""
+"""Compare runs on one page: `report.html`, the same as `report.md`, and the numbers behind it as `report.json`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,21 @@ def build(
     command: Sequence[str] = (),
     failures: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
-    """Write the report of some runs into `folder`; its files under "html", "md" and "json".
+    """Write the report of some runs into a folder.
 
-    `records` are by the path of their record.json, beside which predictions.npz lies when a run is complete; they may
-    come from other machines. `crosscheck` is a crosscheck.json, `command` what made the report, and `failures` the
-    runs that left no record, with why. Photographs are shown where the data is on this machine; none is downloaded.
-    Raises UserError for a crosscheck that is none; what single runs lack is said in the report.
+    Photographs are shown where the data is on this machine; none is downloaded. The report itself says what single
+    runs lack; only a file that is no crosscheck raises UserError.
+
+    Args:
+        records: The records by the path of their record.json, beside which predictions.npz lies when a run is
+            complete. They may come from other machines.
+        folder: The folder for report.html, report.md and report.json.
+        crosscheck: A crosscheck.json whose table the report shows, or None.
+        command: The command that made the report, as its arguments.
+        failures: The error of each run that left no record, by the name of the run.
+
+    Returns:
+        The paths of the files, under "html", "md" and "json".
     """
     records = runs.in_order(records)
     report = collect(records, crosscheck, command, failures)
@@ -44,7 +53,7 @@ def build(
 def _pictures(
     group: Mapping[str, Any], report: Mapping[str, Any], records: Mapping[Path, RunRecord]
 ) -> dict[str, str] | None:
-    """Thumbnails of the photographs that the group's parts show; None where they are not on this machine."""
+    """Return thumbnails of the photographs that a group shows, by name, or None where this machine lacks them."""
     parts = [part for part in (*group["disagreements"].values(), *group["mistakes"].values()) if part]
     names = [card["name"] for part in parts for card in part["shown"]]
     if not names:

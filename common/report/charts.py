@@ -1,4 +1,4 @@
-"""The report's charts as SVG whose colours are CSS variables, drawn from the data of report.json."""
+"""Draw the report's charts from the data of report.json, as SVG whose colours are CSS variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
-# Matplotlib wants colours; these stand for the variables of page.css that replace them.
+# Matplotlib accepts only colours: these are placeholders, and the variables of page.css replace them in the SVG.
 INK, MUTED, GRID = "#0a0a01", "#0a0a02", "#0a0a03"
 SERIES_COLORS = tuple(f"#0a0b0{number}" for number in range(1, 7))
 _VARIABLES = {
@@ -27,7 +27,7 @@ _VARIABLES = {
 }
 _PLACEHOLDER = re.compile("|".join(_VARIABLES))
 
-# Strategies are told apart by colour, dash and marker: each alone is enough.
+# Colour, dash and marker each tell up to six strategies apart, so that one of the three is enough.
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2.5), (1.5, 2), (7, 2, 1.5, 2), (3, 1.5), (9, 3))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -62,12 +62,23 @@ METRICS = {
 
 
 def rows_of(group: Mapping[str, Any]) -> list[str]:
-    """The names of the series, each once."""
+    """Return the names of the series, each once."""
     return list(dict.fromkeys(series["series"] for series in group["series"]))
 
 
 def curves(group: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
-    """A small chart for each framework: its seeds and their mean for every strategy, the other frameworks in grey."""
+    """Draw a small chart of a metric over the epochs for each series.
+
+    A chart shows the seeds and their mean for every strategy, and the means of the other series in grey. All charts
+    share the limits of their axes.
+
+    Args:
+        group: A group of report.json.
+        metric: One of METRICS.
+
+    Returns:
+        For each chart its `series`, its `backend` and its `svg`; nothing where no run has a finite value.
+    """
     trained = [series for series in group["series"] if series["curves"]]
     values = [v for series in trained for run in series["curves"][metric]["runs"] for v in run if math.isfinite(v)]
     if not values:
@@ -108,6 +119,7 @@ def curves(group: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
 
 
 def _curve(axes: Axes, series: Mapping[str, Any], metric: str, index: int) -> None:
+    """Draw the mean of a series and, behind it, a thin line for each seed where there are several."""
     color, dashes, marker = (choice[index % 6] for choice in (SERIES_COLORS, DASHES, MARKERS))
     found = series["curves"][metric]
     epochs = range(1, len(found["mean"]) + 1)
@@ -120,11 +132,21 @@ def _curve(axes: Axes, series: Mapping[str, Any], metric: str, index: int) -> No
 
 
 def accuracies(group: Mapping[str, Any]) -> str | None:
-    """One row a framework: the mean of each strategy, its standard deviation (one seed: its interval), every seed."""
+    """Draw the test accuracies: a row for each series, and in it each strategy.
+
+    A strategy shows its mean, a line of one standard deviation to each side (of a single run: its 95 % interval), and
+    a tick for every seed.
+
+    Args:
+        group: A group of report.json.
+
+    Returns:
+        The SVG element, or None where the group has no series.
+    """
     rows, strategies = rows_of(group), group["strategies"]
     if not rows:
         return None
-    # Two strategies rarely meet, more of them do: each then has a line of its own.
+    # Two strategies rarely overlap on one line; from three on each has a line of its own.
     step = 0.8 / len(strategies) if len(strategies) > 2 else 0.0
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.4, 0.65 + (0.85 if step else 0.44) * len(rows)), layout="constrained")
@@ -145,6 +167,7 @@ def accuracies(group: Mapping[str, Any]) -> str | None:
 
 
 def _mean_and_seeds(axes: Axes, series: Mapping[str, Any], index: int, y: float, drop: float) -> None:
+    """Draw one series at height `y`: the mean, its line, and the ticks of several seeds `drop` below."""
     color, marker = SERIES_COLORS[index % 6], MARKERS[index % 6]
     accuracy = series["accuracy"]
     mean, deviation = accuracy["mean"], accuracy["deviation"] or 0.0
@@ -157,7 +180,7 @@ def _mean_and_seeds(axes: Axes, series: Mapping[str, Any], index: int, y: float,
 
 
 def key(group: Mapping[str, Any], strategy: str, place: str) -> str:
-    """The line and marker of a strategy, for the legend at one place of the page."""
+    """Draw the line and marker of a strategy as an SVG element, for the legend at one place of the page."""
     index = group["strategies"].index(strategy)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(0.5, 0.2))
@@ -171,11 +194,22 @@ def key(group: Mapping[str, Any], strategy: str, place: str) -> str:
 
 
 def _gid(series: Mapping[str, Any]) -> str:
+    """Return the id that `_adapt` turns into the attribute `data-strategy`, by which the page filters."""
     return f"strategy:{series['strategy']}"
 
 
 def _svg(figure: Figure, prefix: str, title: str | None, description: str | None) -> str:
-    """The figure as an SVG element: ids begin with `prefix`, colours are variables, and it has a name."""
+    """Return the figure as an SVG element that several can share a page with.
+
+    Args:
+        figure: The figure.
+        prefix: The beginning of all ids inside, unique on the page.
+        title: The accessible name of the image; None hides the image from screen readers.
+        description: The accessible description; used with a title only.
+
+    Returns:
+        The element's text, with CSS variables for its colours.
+    """
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ElementTree.fromstring(stream.getvalue())
@@ -203,6 +237,7 @@ def _svg(figure: Figure, prefix: str, title: str | None, description: str | None
 
 
 def _adapt(element: ElementTree.Element, prefix: str) -> None:
+    """Give ids and references the prefix, strategies their attribute, and colours their CSS variables."""
     for name, value in list(element.attrib.items()):
         if name == "id" and value.startswith("strategy:"):
             del element.attrib[name]

@@ -1,4 +1,4 @@
-"""Records -> everything the report says, as plain data: the content of report.json."""
+"""Collect everything that the report says from the records, as plain data: the content of report.json."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from common.contract.results import Predictions
 from common.report import predictions, runs, statistics, wording
-from common.report.predictions import Answers
 from common.runs.record import RunRecord
 from common.system.errors import UserError
 from common.system.machine import now
@@ -23,7 +23,7 @@ from common.system.machine import now
 REPORT_VERSION = 1
 METRICS = ("test_accuracy", "test_loss", "train_accuracy", "loss")
 
-# Neither XML nor a terminal takes these; a lone surrogate has no UTF-8.
+# Neither XML nor a terminal takes these characters, and a lone surrogate cannot be written as UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -33,9 +33,18 @@ def collect(
     command: Sequence[str] = (),
     failures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Everything the report says: only what JSON has, no number that is not finite, no text that UTF-8 lacks.
+    """Collect everything that the report says.
 
-    Raises UserError for a crosscheck that is none.
+    A file that is no crosscheck raises UserError.
+
+    Args:
+        records: The records by the path of their record.json.
+        crosscheck: A crosscheck.json, or None.
+        command: The command that makes the report, as its arguments.
+        failures: The error of each run that left no record, by the name of the run.
+
+    Returns:
+        The content of report.json: values of JSON only, finite numbers, and text that UTF-8 can write.
     """
     records = runs.in_order(records)
     described = {path: runs.describe(number, path, record) for number, (path, record) in enumerate(records.items(), 1)}
@@ -60,7 +69,11 @@ def collect(
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: numbers that are not finite become None, characters that cannot be shown U+FFFD."""
+    """Return the value as JSON can hold it: None for numbers that are not finite, U+FFFD for unprintable characters.
+
+    >>> plain({"loss": float("nan"), "seeds": (0, 1)})
+    {'loss': None, 'seeds': [0, 1]}
+    """
     if isinstance(value, dict):
         return {plain(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -73,7 +86,17 @@ def plain(value: Any) -> Any:
 
 
 def read_crosscheck(path: Path) -> dict[str, Any]:
-    """What `scripts.crosscheck` wrote, as far as the report shows it. Raises UserError for a file that is none."""
+    """Read the part of a crosscheck.json that the report shows.
+
+    Args:
+        path: The file that `scripts.crosscheck` wrote.
+
+    Returns:
+        Its `path`, `backends`, `options` and `checks`.
+
+    Raises:
+        UserError: There is no such file, or it is no crosscheck.
+    """
     try:
         content = json.loads(path.read_text())
         checks = [
@@ -96,7 +119,16 @@ def read_crosscheck(path: Path) -> dict[str, Any]:
 
 
 def _group(number: int, records: Mapping[Path, RunRecord], described: dict[Path, dict[str, Any]]) -> dict[str, Any]:
-    """All about the runs on the same data; adds to their descriptions in which group and series they are."""
+    """Collect all about the runs on the same data.
+
+    Args:
+        number: The group's number, from 1.
+        records: The group's records.
+        described: The descriptions of all runs; those of the group get their `group`, `series` and `predictions`.
+
+    Returns:
+        The group's entry under "data" in report.json.
+    """
     first = next(iter(records.values()))
     classes = runs.classes_of(first)
     for path in records:
@@ -140,12 +172,13 @@ def _group(number: int, records: Mapping[Path, RunRecord], described: dict[Path,
 
 
 def _order(run: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the sort key of a run: its strategy, framework, series and seed."""
     backend = runs.backend_order(run["backend"])
     return runs.STRATEGIES.index(run["strategy"]), backend, run["series"], run["seed"]
 
 
 def _choose_counted(records: Mapping[Path, RunRecord], described: dict[Path, dict[str, Any]]) -> None:
-    """Of runs that differ in nothing, seed included, only the newest counts: a repetition is no further seed."""
+    """Let only the newest of runs that differ in nothing, seed included, count: a repetition is no further seed."""
     newest: dict[str, Path] = {}
     for path, record in sorted(records.items(), key=lambda item: item[1].started):
         if described[path]["counted"]:
@@ -157,18 +190,27 @@ def _choose_counted(records: Mapping[Path, RunRecord], described: dict[Path, dic
 
 def _answers(
     records: Mapping[Path, RunRecord], described: dict[Path, dict[str, Any]], classes: tuple[str, ...]
-) -> dict[Path, Answers]:
-    """The predictions of the runs, all of the same images in the same order; the descriptions say what is left out."""
+) -> dict[Path, Predictions]:
+    """Read the predictions that most runs share the images of, so that all are of the same images in the same order.
+
+    Args:
+        records: The records of the runs that count.
+        described: The descriptions of the runs; where predictions are left out, `predictions` says why.
+        classes: The class names in the order of their indices.
+
+    Returns:
+        The predictions by the path of their record.
+    """
     found = {path: predictions.read(path, record, classes) for path, record in records.items()}
     images = Counter(
-        (answer.names, tuple(answer.labels.tolist())) for answer in found.values() if isinstance(answer, Answers)
+        (answer.names, tuple(answer.labels.tolist())) for answer in found.values() if isinstance(answer, Predictions)
     )
     usual = images.most_common(1)[0][0] if images else None
     kept = {}
     for path, answer in found.items():
-        if isinstance(answer, Answers) and (answer.names, tuple(answer.labels.tolist())) != usual:
+        if isinstance(answer, Predictions) and (answer.names, tuple(answer.labels.tolist())) != usual:
             answer = "the test images are others than those of most runs on this data"
-        if isinstance(answer, Answers):
+        if isinstance(answer, Predictions):
             kept[path] = answer
         else:
             described[path]["predictions"] = answer
@@ -178,10 +220,21 @@ def _answers(
 def _series(
     key: tuple[str, str],
     members: Sequence[tuple[dict[str, Any], RunRecord]],
-    answers: Sequence[Answers],
+    answers: Sequence[Predictions],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """One framework's runs of one strategy, over their seeds."""
+    """Summarise one series over its seeds: one framework's runs of one strategy with the same settings.
+
+    Args:
+        key: The strategy and the name of the series.
+        members: The description and the record of each run.
+        answers: The predictions of the runs that have usable ones.
+        classes: The class names in the order of their indices.
+
+    Returns:
+        The series' entry in report.json: accuracy and loss with mean and standard deviation, the curves of METRICS
+        with their mean, and the confusion matrix; None for what its runs lack.
+    """
     strategy, name = key
     accuracies = [run["test_accuracy"] for run, _ in members]
     losses = [run["test_loss"] for run, _ in members if run["test_loss"] is not None]
@@ -213,9 +266,22 @@ def _series(
 
 
 def _advantages(
-    group: dict[str, Any], answers: Mapping[tuple[str, str], Mapping[int, Answers]]
+    group: dict[str, Any], answers: Mapping[tuple[str, str], Mapping[int, Predictions]]
 ) -> list[dict[str, Any]]:
-    """Each series of another strategy minus the same framework's series of the baseline, on the seeds of both."""
+    """Subtract from the accuracy of each series that of the same framework's series of the baseline strategy.
+
+    A series counts only where one series of the baseline matches it: that of the same name, or the framework's only
+    one.
+
+    Args:
+        group: The group's entry in report.json so far.
+        answers: The predictions by strategy and series, then by seed.
+
+    Returns:
+        A row for each series, with the difference on the seeds of both, its 95 % interval, and as `reading` "more",
+        "less", or "noise" where the interval contains 0. Without a common seed with predictions the difference is
+        that of the means, and the reading "unknown".
+    """
     if group["baseline"] is None:
         return []
     found = []
@@ -247,9 +313,18 @@ def _advantages(
 
 
 def _pairs(
-    answers: Mapping[tuple[str, str], Mapping[int, Answers]], records: Mapping[tuple[str, str], Sequence[RunRecord]]
+    answers: Mapping[tuple[str, str], Mapping[int, Predictions]], records: Mapping[tuple[str, str], Sequence[RunRecord]]
 ) -> list[dict[str, Any]]:
-    """Every two series of a strategy against each other, on the seeds of both; p-values adjusted over all of them."""
+    """Compare every two series of a strategy on the seeds of both.
+
+    Args:
+        answers: The predictions by strategy and series, then by seed.
+        records: The records by strategy and series.
+
+    Returns:
+        A row for each pair that shares a seed. `p_adjusted` is Holm's over all rows; `reading` is "noise" if it is
+        not below LEVEL, else "apart", or "networks" where there are too few seeds to say it of the frameworks.
+    """
     found: list[dict[str, Any]] = []
     for (one, first), (other, second) in itertools.combinations(answers.items(), 2):
         seeds = [seed for seed in first if seed in second]

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filters and the choice of theme; the page is whole without them.
+// Sorting, filters and the choice of theme. The page is complete without this script.
 
 function cellValue(row, column) {
   const cell = row.cells[column];
@@ -22,7 +22,7 @@ function sortBy(table, heading) {
   const rows = [...table.tBodies[0].rows];
   rows.sort((one, other) => {
     const values = [cellValue(one, column), cellValue(other, column)];
-    // What is not known comes last either way.
+    // Unknown values come last in both directions.
     return values.includes("") ? compareCells(...values) : sign * compareCells(...values);
   });
   table.tBodies[0].append(...rows);
@@ -55,7 +55,7 @@ function applyFilters() {
 
 if (filters) {
   filters.hidden = false;
-  // A reload may bring back boxes as they were left.
+  // After a reload the browser may restore the boxes as they were left.
   filters.addEventListener("change", applyFilters);
   applyFilters();
 }
@@ -79,7 +79,7 @@ theme.addEventListener("click", () => {
   nameTheme();
 });
 
-// Paper has no summary to click on.
+// On paper nothing can be unfolded, so print with the marked details open.
 let opened = [];
 window.addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details[data-print]:not([open])")];

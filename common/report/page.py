@@ -1,4 +1,4 @@
-"""report.json -> report.html and report.md, by Jinja templates that escape every value."""
+"""Render report.json as report.html and report.md, with Jinja templates that escape every value."""
 
 from __future__ import annotations
 
@@ -24,8 +24,16 @@ _MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~$]")
 
 
 def html(report: Mapping[str, Any], pictures: Mapping[int, Mapping[str, str] | None]) -> str:
-    """The page: one file that loads nothing. `pictures`: number of a data group -> name of a test image -> data URI, or
-    None where the photographs are not on this machine."""
+    """Render the report as one HTML file that loads nothing: style, script, charts and photographs are inside.
+
+    Args:
+        report: The content of report.json, as `common.report.collect` makes it.
+        pictures: For the number of each data group, the data URIs of its photographs by the name of the test image,
+            or None where the photographs are not on this machine.
+
+    Returns:
+        The text of report.html.
+    """
     environment = _environment(autoescape=True)
     script = (FOLDER / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -33,7 +41,7 @@ def html(report: Mapping[str, Any], pictures: Mapping[int, Mapping[str, str] | N
     return environment.get_template("page.html").render(
         report=report,
         pictures=pictures,
-        # Markup: these two are part of this project, and so are the charts, whose text is escaped as XML.
+        # Markup, since style and script are files of this project, and the charts have escaped their text as XML.
         style=Markup((FOLDER / "page.css").read_text()),
         script=Markup(script),
         script_hash=digest,
@@ -45,7 +53,7 @@ def html(report: Mapping[str, Any], pictures: Mapping[int, Mapping[str, str] | N
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The same as Markdown, without charts and pictures."""
+    """Render the report as Markdown: the same as the page, without charts and photographs."""
     environment = _environment(autoescape=False, finalize=_markdown_value)
     environment.filters["fence"] = _fence
     text = environment.get_template("page.md").render(report=report)
@@ -53,6 +61,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def _environment(**options: Any) -> jinja2.Environment:
+    """Make a Jinja environment with the filters and functions that the templates use."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         undefined=jinja2.StrictUndefined,
@@ -74,7 +83,7 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 
 def _markdown_value(value: Any) -> Any:
-    """What an expression of the Markdown template becomes: text whose special characters stand for themselves."""
+    """Escape Markdown's special characters in the value of a template's expression, and make line breaks spaces."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     text = _BREAKS.sub(" ", value)
@@ -82,13 +91,14 @@ def _markdown_value(value: Any) -> Any:
 
 
 def _fence(text: str) -> Markup:
-    """A code block: its fence is longer than any row of backticks inside."""
+    """Return the text as a code block, whose fence is longer than any run of backticks inside."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}\n{text}\n{fence}")
 
 
 def _format(specification: str, value: float | None) -> str:
+    """Return a number by a format specification such as ".1e", or a dash for None."""
     return NONE if value is None else format(value, specification)
 
 
@@ -97,7 +107,11 @@ def _fraction(value: float | None) -> str:
 
 
 def _deviation(found: Mapping[str, Any] | None) -> str:
-    """Mean and standard deviation, or the mean alone."""
+    """Return "mean ± standard deviation", the mean alone where there is no deviation, or a dash for None.
+
+    >>> _deviation({"mean": 0.93, "deviation": 0.01})
+    '0.930 ± 0.010'
+    """
     if found is None:
         return NONE
     if found["deviation"] is None:
@@ -106,7 +120,11 @@ def _deviation(found: Mapping[str, Any] | None) -> str:
 
 
 def _points(value: float | None) -> str:
-    """A difference of fractions in percentage points, with its sign; zero has none."""
+    """Return a difference of fractions in percentage points, with its sign; zero has none, and None is a dash.
+
+    >>> _points(0.0312), _points(0.0001)
+    ('+3.1', '0.0')
+    """
     if value is None:
         return NONE
     text = f"{100 * value:+.1f}"
@@ -114,11 +132,12 @@ def _points(value: float | None) -> str:
 
 
 def _p_value(value: float) -> str:
+    """Return a p-value in two digits, "< 0.001" below that, and "1" from 0.995 on."""
     return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.995 else "1"
 
 
 def _percent(value: float | None) -> str:
-    """A probability in per cent, as 0 or 100 only if it is."""
+    """Return a probability in per cent; only exact 0 and 1 are shown as 0.0 and 100.0."""
     if value is None:
         return NONE
     text = f"{100 * value:.1f}"
@@ -128,7 +147,11 @@ def _percent(value: float | None) -> str:
 
 
 def _apart(value: float) -> str:
-    """How far apart two probabilities are, in percentage points where that says something."""
+    """Return a difference of probabilities in percentage points, or below 0.05 points in scientific notation.
+
+    >>> _apart(0.123), _apart(2e-5)
+    ('12.3 percentage points', '2.0e-05')
+    """
     return f"{100 * value:.1f} percentage points" if value >= 0.0005 else f"{value:.1e}"
 
 
@@ -137,7 +160,7 @@ def _count(value: float | None) -> str:
 
 
 def _memory(value: float | None) -> str:
-    """Bytes in GB."""
+    """Return bytes in GB of 1e9 bytes, or a dash for None and 0."""
     return f"{value / 1e9:.2f} GB" if value else NONE
 
 
@@ -150,7 +173,11 @@ def _shape(value: Sequence[int] | None) -> str:
 
 
 def _numbers(values: Sequence[int]) -> str:
-    """ "0 to 4", or "0, 2, 5 to 9"."""
+    """Return whole numbers in rising order, three or more in a row as a range.
+
+    >>> _numbers([0, 1, 2, 3, 4]), _numbers([0, 2, 5, 6, 7, 8, 9])
+    ('0 to 4', '0, 2, 5 to 9')
+    """
     parts: list[list[int]] = []
     for value in sorted(values):
         if parts and value == parts[-1][-1] + 1:
@@ -162,7 +189,7 @@ def _numbers(values: Sequence[int]) -> str:
 
 
 def _runs_of(report: Mapping[str, Any], group: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The group's runs in the order of the tables."""
+    """Return the group's runs in the order of the tables: by strategy, framework, series and seed."""
     found = [run for run in report["runs"] if run["group"] == group["number"]]
     return sorted(
         found,
@@ -194,7 +221,7 @@ def _found(among: Sequence[dict[str, Any]], strategy: str, name: str) -> dict[st
 
 
 def _network_rows(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The runs' networks and rates: runs of one framework and strategy that differ in none of it share a row."""
+    """Return rows of networks and learning rates; runs of one framework and strategy with equal values share one."""
     fields = (
         "backend", "strategy", "series", "status", "architecture", "weights", "image_size", "head_shape",
         "source_head_shape", "hotdog_index", "parameters", "trained_parameters", "learning_rate", "loss_reduction",
@@ -204,11 +231,12 @@ def _network_rows(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _version_rows(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Machines and versions of the runs, with the runs that share them."""
+    """Return rows of machines and package versions; runs of one framework that share them share a row."""
     return _merged(chosen, ("backend", "versions", "platform", "processor", "cores", "device"))
 
 
 def _merged(chosen: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Merge runs that agree in all `fields` into a row, which lists their "seeds" and, as "runs", their numbers."""
     found: dict[str, dict[str, Any]] = {}
     for run in chosen:
         values = {field: run[field] for field in fields}
@@ -219,7 +247,7 @@ def _merged(chosen: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[
 
 
 def _command_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each command once, with the runs it made."""
+    """Return each command once, with the runs that it made."""
     found: dict[str | None, list[dict[str, Any]]] = {}
     for run in report["runs"]:
         found.setdefault(run["command"], []).append(run)

@@ -1,4 +1,4 @@
-"""Small pictures of the photographs that a report shows, where they are on this machine."""
+"""Make thumbnails of the photographs that a report shows, where they are on this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from common.system import caches
 from common.system.errors import UserError
 
 SIDE = 160
-"""Pixels of a thumbnail's longer side, which the page shows smaller."""
+"""The longer side of a thumbnail in pixels; the page shows it smaller."""
 
 
 def find_data(records: Sequence[RunRecord]) -> ImageData | None:
-    """The data of the records, all of one fingerprint, if it is on this machine; nothing is downloaded."""
+    """Return the data that the records share, or None if it is not on this machine; nothing is downloaded.
+
+    Args:
+        records: Records of one fingerprint of the data, whose specs may name different places for it.
+
+    Returns:
+        The data from the first place that can be read and has this fingerprint.
+    """
     tried = set()
     for record in records:
         spec = record.spec
@@ -38,23 +45,29 @@ def find_data(records: Sequence[RunRecord]) -> ImageData | None:
             if data.fingerprint == record.data.get("fingerprint"):
                 return data
         except (UserError, OSError):
-            # Gone, moved, or on the machine that ran it: the page says so.
+            # The data is gone, has moved, or is only on the machine of the run: the page says so.
             continue
     return None
 
 
 def _downloaded(sha1: str | None) -> bool:
+    """Return whether the hot-dog archive of this SHA-1 (None: the usual one) is unpacked in the cache."""
     return (caches.cache_folder() / "unpacked" / (sha1 or datasets.HOTDOG_SHA1).lower()).is_dir()
 
 
 def thumbnails(data: ImageData, names: Iterable[str]) -> dict[str, str]:
-    """Name of a test image, as the report has it -> its thumbnail as a data URI; without those that cannot be read."""
+    """Return the thumbnails of test images as data URIs, by name; images that cannot be read are left out.
+
+    Args:
+        data: The data with the test images.
+        names: Names of test images as the report has them, without characters that cannot be shown.
+    """
     paths = {plain(sample.name): sample.path for sample in data.test}
     return {name: uri for name in dict.fromkeys(names) if name in paths and (uri := thumbnail(paths[name]))}
 
 
 def thumbnail(path: Path) -> str | None:
-    """One picture as a WebP data URI; None if it cannot be read."""
+    """Return one picture as a WebP data URI, or None if it cannot be read."""
     try:
         picture = ImageOps.contain(open_rgb(path), (SIDE, SIDE))
     except (UnreadableImage, OSError):

@@ -1,17 +1,16 @@
-"""What the runs say of single photographs: where they part, where they are wrong, and which classes they mix up."""
+"""Compare predictions image by image: where runs disagree, where they are wrong, which classes they mix up."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from common.contract.results import Predictions
+from common.runs.predictions import UnusablePredictions, read_predictions
 from common.runs.record import PREDICTIONS, RunRecord
 
 SHOWN_DISAGREEMENTS = 24
@@ -19,64 +18,39 @@ SHOWN_MISTAKES = 12
 SHOWN_CONFUSIONS = 3
 
 
-@dataclass(frozen=True)
-class Answers:
-    """A run's predictions of its N test images over C classes."""
-
-    probabilities: NDArray[np.float64]
-    """(N, C), the softmax of the logits."""
-    labels: NDArray[np.int64]
-    """(N,)"""
-    names: tuple[str, ...]
-
-    @property
-    def top1(self) -> NDArray[np.int64]:
-        """(N,) index of the most probable class."""
-        best: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return best
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """(N,) whether top-1 is the true class."""
-        found: NDArray[np.bool_] = self.top1 == self.labels
-        return found
+# Name of a series -> seed -> predictions, all of the same images in the same order.
+AnswersBySeries = Mapping[str, Mapping[int, Predictions]]
 
 
-# Name of a series -> seed -> answers, all of the same images in the same order.
-AnswersBySeries = Mapping[str, Mapping[int, Answers]]
-
-
-def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Answers | str:
-    """The predictions beside the record at `path`, or why they are of no use."""
-    file = path.parent / PREDICTIONS
-    if not file.exists():
-        return f"there is no {PREDICTIONS} beside the record"
+def read(path: Path, record: RunRecord, classes: Sequence[str]) -> Predictions | str:
+    """Return the predictions beside the record at `path`, or a sentence that says why they cannot be used."""
     try:
-        with np.load(file) as stored:
-            logits, labels, names, stored_classes = (stored[k] for k in ("logits", "labels", "names", "classes"))
-        logits, labels = logits.astype(np.float64), labels.astype(np.int64)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        return f"{PREDICTIONS} cannot be read ({type(error).__name__})"
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or names.shape != labels.shape or not labels.size:
-        return f"{PREDICTIONS} is damaged: its arrays do not fit together"
-    if [str(name) for name in stored_classes] != list(classes) or logits.shape[1] != len(classes):
+        predictions = read_predictions(path.parent)
+    except UnusablePredictions as error:
+        return str(error)
+    if predictions.classes != tuple(classes):
         return f"{PREDICTIONS} is of other classes than the record"
-    if labels.min() < 0 or labels.max() >= len(classes):
-        return f"{PREDICTIONS} is damaged: it has labels that are no class"
-    if not np.isfinite(logits).all():
-        return f"{PREDICTIONS} has logits that are not finite"
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    answers = Answers(shifted / shifted.sum(axis=1, keepdims=True), labels, tuple(str(name) for name in names))
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
-    if abs(accuracy - record.final.get("test_accuracy", np.nan)) > 1e-6:
-        return f"{PREDICTIONS} is not of this record: its accuracy is {accuracy:.3f}"
-    return answers
+    if abs(predictions.accuracy - record.final.get("test_accuracy", np.nan)) > 1e-6:
+        return f"{PREDICTIONS} is not of this record: its accuracy is {predictions.accuracy:.3f}"
+    return predictions
 
 
-def confusion(runs: Sequence[Answers], classes: int) -> dict[str, Any]:
-    """Counts over the runs, [true class][predicted class], with each class's precision and recall (NaN: undefined).
+def confusion(runs: Sequence[Predictions], classes: int) -> dict[str, Any]:
+    """Count true and predicted classes over all runs, with the precision and recall of each class.
 
-    `most_confused` holds the largest counts off the diagonal: true class, predicted class, count.
+    With n[t][p] the number of images of class t that were predicted as p, class c has
+
+        precision[c] = n[c][c] / sum_t n[t][c]
+        recall[c] = n[c][c] / sum_p n[c][p]
+
+    Args:
+        runs: The predictions of each run.
+        classes: The number of classes.
+
+    Returns:
+        A dictionary of `matrix`, the counts n as nested lists; `most_confused`, up to SHOWN_CONFUSIONS of the largest
+        counts off the diagonal, each as [true class, predicted class, count]; `precision` and `recall` by class, NaN
+        where undefined; `images`, the predictions for images of each class; and `runs`, the number of runs.
     """
     labels = np.concatenate([run.labels for run in runs])
     top1 = np.concatenate([run.top1 for run in runs])
@@ -97,10 +71,22 @@ def confusion(runs: Sequence[Answers], classes: int) -> dict[str, Any]:
 
 
 def disagreements(answers: AnswersBySeries) -> dict[str, Any] | None:
-    """Where series with the same seed give a photograph another top-1 class; None without two series and a seed.
+    """Find the photographs whose top-1 class differs between series with the same seed.
 
-    The size of a disagreement is how far apart the probabilities of the true class are. A photograph is shown once,
-    with the seed that parts the series most.
+    With P[s] the probability that series s gives to the true class, a disagreement has the size
+
+        spread = max_s P[s] - min_s P[s]
+
+    A photograph is shown once, with the seed of its largest spread.
+
+    Args:
+        answers: The predictions by series and seed.
+
+    Returns:
+        None unless two series share a seed. Otherwise a dictionary of `seeds`, those that series share; `images` and
+        `images_apart`, the photographs and those with a disagreement for some seed; `predictions` and
+        `predictions_apart`, the same for pairs of photograph and seed; `largest_gap`, the largest difference of any
+        class's probability; and `shown`, up to SHOWN_DISAGREEMENTS photographs, the largest spread first.
     """
     seeds = sorted({seed for by_seed in answers.values() for seed in by_seed})
     shared = {seed: [name for name in answers if seed in answers[name]] for seed in seeds}
@@ -147,7 +133,16 @@ def disagreements(answers: AnswersBySeries) -> dict[str, Any] | None:
 
 
 def mistakes(answers: AnswersBySeries) -> dict[str, Any]:
-    """The photographs that some run is most confidently wrong about, and which runs share the mistake."""
+    """Find the photographs that some run is most confidently wrong about, and the runs that share the mistake.
+
+    Args:
+        answers: The predictions by series and seed, of at least one run.
+
+    Returns:
+        A dictionary of `images`; `images_wrong`, those that some run has wrong; `images_wrong_in_all`; `runs`, the
+        number of runs; and `shown`, up to SHOWN_MISTAKES photographs, the highest probability of a wrong class first,
+        each with the seeds of every series that predict the same wrong class.
+    """
     runs = [(name, seed, run) for name, by_seed in answers.items() for seed, run in by_seed.items()]
     confidence = np.stack([np.where(run.right, -1.0, run.probabilities.max(axis=1)) for _, _, run in runs])
     largest = confidence.max(axis=0)
@@ -179,13 +174,16 @@ def mistakes(answers: AnswersBySeries) -> dict[str, Any]:
     }
 
 
-def _of_image(run: Answers, image: int) -> dict[str, Any]:
+def _of_image(run: Predictions, image: int) -> dict[str, Any]:
+    """Return the name and the true class of an image."""
     return {"name": run.names[image], "label": int(run.labels[image])}
 
 
-def _answer(run: Answers, image: int) -> dict[str, Any]:
+def _answer(run: Predictions, image: int) -> dict[str, Any]:
+    """Return the top-1 class of an image and its probability."""
     return {"top1": int(run.top1[image]), "probability": float(run.probabilities[image].max())}
 
 
-def _of_truth(run: Answers, image: int) -> float:
+def _of_truth(run: Predictions, image: int) -> float:
+    """Return the probability that a run gives to the true class of an image."""
     return float(run.probabilities[image, run.labels[image]])

@@ -1,4 +1,4 @@
-"""Records -> plain descriptions of runs, and which runs belong together."""
+"""Describe runs as plain values, and find the runs that belong together."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ from common.spec.names import BACKENDS
 
 STRATEGIES: tuple[str, ...] = typing.get_args(Strategy)
 
-# Fields of a spec that do not make a run another experiment: what a comparison varies, where the data lies (its
-# fingerprint says what it is), and the machine.
+# Fields of a spec that do not make a run another experiment: those that a comparison varies, the place of the data
+# (its fingerprint identifies it), and the machine.
 NOT_SETTINGS = {
     "backend", "strategy", "seed", "data", "data_url", "data_sha1", "bad_images", "train_limit", "test_limit",
     "classes", "workers", "device",
 }  # fmt: skip
 
-# What the spec leaves to the weights, and the record knows.
+# Fields that the spec may leave to the weights; the record has the values that were used.
 SIZES = {"image_size", "resize_size"}
 
 
 def describe(number: int, path: Path, record: RunRecord) -> dict[str, Any]:
-    """One run as plain values; None for what its record doesn't know. Times in seconds, memory in bytes."""
+    """Describe one run by plain values, None where its record lacks one.
+
+    A run is `counted` if it is complete and its test accuracy is finite.
+
+    Args:
+        number: The run's number in the tables.
+        path: The path of its record.json.
+        record: The record.
+
+    Returns:
+        The row of the report's tables: accuracies as fractions, times in seconds, memory in bytes.
+    """
     spec, final, model, environment = record.spec, record.final, record.model, record.environment
     device = environment.get("device", {})
     accuracy, images = final.get("test_accuracy", math.nan), record.data.get("test_images", 0)
@@ -76,13 +87,13 @@ def describe(number: int, path: Path, record: RunRecord) -> dict[str, Any]:
 
 
 def classes_of(record: RunRecord) -> tuple[str, ...]:
-    """The class names in the order of their indices."""
+    """Return the class names in the order of their indices."""
     indices: dict[str, int] = record.data.get("class_to_idx", {})
     return tuple(sorted(indices, key=indices.__getitem__))
 
 
 def in_order(records: Mapping[Path, RunRecord]) -> dict[Path, RunRecord]:
-    """The records by data, strategy, framework and seed, as the tables number them."""
+    """Sort the records by data, strategy, framework and seed, the order in which the tables number them."""
 
     def place(path: Path) -> tuple[int, int, int, str]:
         spec = records[path].spec
@@ -92,7 +103,13 @@ def in_order(records: Mapping[Path, RunRecord]) -> dict[Path, RunRecord]:
 
 
 def by_data(records: Mapping[Path, RunRecord]) -> list[list[Path]]:
-    """The records that may be compared: the same fingerprint of the data and the same classes in the same order."""
+    """Group the records that may be compared, the largest group first.
+
+    Records of one group have the same fingerprint of the data, and the same classes in the same order.
+
+    Returns:
+        The paths of each group.
+    """
     found: dict[tuple[object, ...], list[Path]] = {}
     for path, record in records.items():
         key = (record.data.get("fingerprint"), tuple(record.data.get("class_to_idx", {}).items()))
@@ -101,15 +118,21 @@ def by_data(records: Mapping[Path, RunRecord]) -> list[list[Path]]:
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
-    """What makes a run this experiment apart from backend, strategy, seed and data; sizes as they turned out."""
+    """Return the settings of a run by field: its spec without backend, strategy, seed, data and machine.
+
+    Image sizes that the spec leaves to the weights are those that the run used.
+    """
     values = {name: value for name, value in record.spec.to_dict().items() if name not in NOT_SETTINGS}
     return {**values, **{name: record.resolved.get(name, values[name]) for name in values if name in SIZES}}
 
 
 def variants(records: Sequence[RunRecord]) -> list[str]:
-    """For each record in which settings it differs from others of its backend and strategy; "" where in none.
+    """Name each record by the settings in which it differs from others of its backend and strategy.
 
     So two learning rates of one framework are never averaged as if they were two seeds.
+
+    Returns:
+        A name such as "learning rate 0.01" for each record, "" where it differs in nothing.
     """
     names = []
     for record in records:
@@ -121,22 +144,30 @@ def variants(records: Sequence[RunRecord]) -> list[str]:
 
 
 def key_of(record: RunRecord) -> tuple[str, str]:
-    """Backend and strategy."""
+    """Return the backend and the strategy of a record."""
     return record.spec.backend, record.spec.strategy
 
 
 def backend_order(name: str) -> int:
-    """Frameworks in the order in which the project names them."""
+    """Return the place of a framework in the order in which the project names them."""
     return BACKENDS.index(name)
 
 
 def in_words(field: str) -> str:
-    """A field of the spec as it is said."""
+    """Return the name of a spec's field as a sentence has it.
+
+    >>> in_words("learning_rate")
+    'learning rate'
+    """
     return field.replace("_", " ")
 
 
 def value_in_words(value: Any) -> str:
-    """A field's value as it is said."""
+    """Return the value of a spec's field as a sentence has it.
+
+    >>> value_in_words(None), value_in_words(True), value_in_words({"stem": 0.1, "body": 1.0})
+    ('by default', 'yes', 'stem 0.1 body 1')
+    """
     if value is None:
         return "by default"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a difference between runs is worth: intervals and tests, over test images and over seeds."""
+"""Judge differences between runs by confidence intervals and tests, over test images and over seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVEL = 0.05
 """A difference is beyond noise if its adjusted p-value is below this."""
 
 ENOUGH_SEEDS = 3
-"""Fewer seeds tell of these trained networks, but hardly of the way they were trained."""
+"""With fewer seeds a difference is one of these trained networks, and hardly of the way they were trained."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Difference:
     low: float
     high: float
     p: float
+    """Two-sided p-value for no difference."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways to train, held against each other on the same test images with the same seeds."""
+    """The comparison of two ways to train, on the same test images with the same seeds."""
 
     difference: Difference
     better: int
@@ -37,31 +38,57 @@ class Comparison:
     worse: int
     """Pairs of image and seed that only the second has right."""
     p_mcnemar: float
+    """p-value of McNemar's exact test."""
 
     @property
     def p(self) -> float:
-        """Of both tests the larger p-value: only a difference that both reject is one (Berger 1982)."""
+        """The larger p-value of both tests: a difference counts only if both tests find it (Berger 1982)."""
         return max(self.p_mcnemar, self.difference.p)
 
 
 def wilson(correct: int, images: int) -> tuple[float, float]:
-    """The 95 % interval of one run's accuracy (Wilson 1927): of its test images, not of its seed."""
+    """Return the 95 % confidence interval of one run's accuracy (Wilson 1927), for other test images, not other seeds.
+
+    With k of n images correct and z = 1.96 the interval is
+
+        (k + z^2 / 2) / (n + z^2) -+ z / (n + z^2) * sqrt(k * (n - k) / n + z^2 / 4)
+
+    >>> [round(end, 3) for end in wilson(93, 100)]
+    [0.863, 0.966]
+    """
     interval = stats.binomtest(correct, images).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and the standard deviation over n - 1; None for a single value, which has none."""
+    """Return the mean and the standard deviation (divisor n - 1), which is None for a single value.
+
+    >>> mean_and_deviation([1, 2, 3]), mean_and_deviation([0.5])
+    ((2.0, 1.0), (0.5, None))
+    """
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
-    """How much more often `first` is right than `second`: both (seeds, images), whether right, in the same order.
+    """Estimate how much more often `first` is right than `second`, with a 95 % confidence interval.
 
-    Seeds and images are crossed random effects: with a and b the variances of the means over images and over seeds,
-    and r that of what is left, the mean's variance is a + b - r, since r is in both; Satterthwaite (1946) gives
-    the degrees of freedom of Student's t. So the interval holds for other test images and, from two seeds on, for
-    other seeds. A single seed says nothing of others: its interval is that of the test images alone.
+    Seeds and images are crossed random effects. Let d = first - second, (seeds, images), m its mean, and
+
+        a = var(d's mean of each image) / images
+        b = var(d's mean of each seed) / seeds
+        r = var(d less its means of image and seed, plus m) / (seeds * images)
+
+    The variance of m is a + b - r, since r is in both a and b; it is taken as at least a and at least b. The degrees
+    of freedom of Student's t are (a + b - r)^2 / (a^2 / (images - 1) + b^2 / (seeds - 1)), after Satterthwaite (1946).
+    So the interval holds for other test images and, from two seeds on, for other seeds. A single seed says nothing of
+    others: its interval is that of the test images alone.
+
+    Args:
+        first: Whether the one is right, (seeds, images).
+        second: Whether the other is right, for the same seeds and images in the same order.
+
+    Returns:
+        The mean difference m as a fraction, its interval and its p-value.
     """
     apart = first.astype(np.float64) - second.astype(np.float64)
     seeds, images = apart.shape
@@ -83,12 +110,20 @@ def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Differenc
 
 
 def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Comparison:
-    """Hold two ways to train against each other: both (seeds, images), whether right, in the same order.
+    """Compare two ways to train by McNemar's test and by `difference`.
 
-    McNemar's test (McNemar 1947, exact) asks on which side the images lie that only one of two networks has right;
-    Dietterich (1998) recommends it for networks that are trained once. The counts of all seeds are pooled, since a
-    single seed has few such images. But an image that is hard for one seed is hard for others too, and one way to
-    train may be lucky with a seed: so `difference`, which knows both, has to agree.
+    McNemar's test (McNemar 1947, exact) counts the images that only the one network has right and those that only the
+    other has right: without a difference, each such image is on either side with probability 1/2. Dietterich (1998)
+    recommends it for networks that are trained once. The counts of all seeds are pooled, since a single seed has few
+    such images. But an image that is hard for one seed is hard for others too, and one way to train may be lucky with
+    a seed; so `difference`, which takes account of both, has to agree.
+
+    Args:
+        first: Whether the one is right, (seeds, images).
+        second: Whether the other is right, for the same seeds and images in the same order.
+
+    Returns:
+        The comparison, with the p-values of both tests.
     """
     better, worse = int((first & ~second).sum()), int((~first & second).sum())
     p = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
@@ -96,7 +131,13 @@ def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for there being several (Holm 1979), in the order given."""
+    """Return the p-values adjusted for multiple tests (Holm 1979), in the order given.
+
+    Of m p-values p[1] <= ... <= p[m], the k-th becomes max over j <= k of min(1, (m - j + 1) * p[j]).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -1,4 +1,4 @@
-"""The report's sentences: the verdict, in what runs differ, and what was left out."""
+"""Write the report's sentences: the verdict, the differences between runs, and what was left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def verdict(group: Mapping[str, Any]) -> list[str]:
-    """What the runs on one data set show, in a few sentences. Nothing inside the noise is called a difference."""
+    """Return what the runs on one data set show, in sentences; nothing within the noise is called a difference."""
     if not group["series"]:
         return ["No run on this data is complete, so there is nothing to compare."]
     sentences = [*_of_strategies(group), *_of_frameworks(group)]
@@ -30,7 +30,7 @@ def verdict(group: Mapping[str, Any]) -> list[str]:
 
 
 def _of_strategies(group: Mapping[str, Any]) -> Iterable[str]:
-    """What the other strategies gain over the baseline; strategies of which the same holds share a sentence."""
+    """Yield what the other strategies gain over the baseline; strategies with the same finding share a sentence."""
     baseline = group["baseline"]
     if baseline is None:
         accuracies = [series["accuracy"]["mean"] for series in group["series"]]
@@ -65,7 +65,7 @@ def _of_strategies(group: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _of_frameworks(group: Mapping[str, Any]) -> Iterable[str]:
-    """How the frameworks compare in each strategy; strategies of which the same holds share a sentence."""
+    """Yield how the frameworks compare in each strategy; strategies with the same finding share a sentence."""
     alike: dict[tuple[str, str], list[str]] = {}
     single: list[str] = []
     of_strategy = {s: [pair for pair in group["pairs"] if pair["strategy"] == s] for s in group["strategies"]}
@@ -103,7 +103,7 @@ def _of_frameworks(group: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _apart(strategy: str, pairs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Which pairs of a strategy differ beyond noise."""
+    """Yield which pairs of series of a strategy differ beyond noise, and by how much."""
     apart = [pair for pair in pairs if pair["reading"] != "noise"]
     orders = [("first", "second") if pair["difference"] > 0 else ("second", "first") for pair in apart]
     named = [f"{pair[high]} over {pair[low]}" for pair, (high, low) in zip(apart, orders, strict=True)]
@@ -116,7 +116,7 @@ def _apart(strategy: str, pairs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def setting_differences(records: Sequence[RunRecord]) -> list[str]:
-    """In which fields of their specs the runs on one data set differ, within each strategy and between them."""
+    """Return the fields of their specs in which runs on one data set differ, within and between strategies."""
     sentences = []
     strategies = sorted({record.spec.strategy for record in records}, key=runs.STRATEGIES.index)
     inside: set[str] = set()
@@ -136,7 +136,7 @@ def setting_differences(records: Sequence[RunRecord]) -> list[str]:
 
 
 def machine_differences(described: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In which packages, devices and machines the runs differ."""
+    """Return the devices, processors, core counts and package versions in which the runs differ."""
     sentences = []
     for field, noun in (("device", "The device"), ("processor", "The processor"), ("cores", "The number of cores")):
         sentences += _difference(noun, [(run[field], run["backend"]) for run in described])
@@ -148,6 +148,7 @@ def machine_differences(described: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _difference(noun: str, values: Sequence[tuple[Any, str]]) -> list[str]:
+    """Return a sentence with the values of each framework, or nothing where all are equal."""
     if len({value for value, _ in values}) < 2:
         return []
     return [f"{noun} is {_by_value(((runs.value_in_words(value), name) for value, name in values))}."]
@@ -156,7 +157,7 @@ def _difference(noun: str, values: Sequence[tuple[Any, str]]) -> list[str]:
 def notes(
     described: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]], failures: Mapping[str, str]
 ) -> list[str]:
-    """What was left out or kept apart, and why."""
+    """Return what the report left out or kept apart, and why."""
     sentences = []
     if len(groups) > 1:
         sentences.append(
@@ -190,7 +191,11 @@ def notes(
 
 
 def _by_value(pairs: Iterable[tuple[str, str]]) -> str:
-    """ "1 in torch and keras, 2 in jax", from (value, name) pairs."""
+    """Return (value, name) pairs in words, with the names that share a value together.
+
+    >>> _by_value([("1", "torch"), ("2", "jax"), ("1", "keras")])
+    '1 in torch and keras, 2 in jax'
+    """
     found: dict[str, dict[str, None]] = {}
     for value, name in pairs:
         found.setdefault(value, {})[name] = None
@@ -198,6 +203,7 @@ def _by_value(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _points(differences: Sequence[float]) -> str:
+    """Return differences of fractions as percentage points, from the smallest to the largest."""
     low, high = (f"{100 * value:.1f}" for value in (min(differences), max(differences)))
     if low == high:
         return f"{low} percentage points"
@@ -205,18 +211,21 @@ def _points(differences: Sequence[float]) -> str:
 
 
 def _all_or_named(found: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the series of the rows found by name, or as "all" where they are all rows and more than two."""
     if len(found) == len(rows) > 2:
         return _frameworks([row["series"] for row in rows])
     return _named(found)
 
 
 def _frameworks(names: Sequence[str]) -> str:
+    """Return up to two names as they are, more as "all four frameworks", or "series" where settings name them too."""
     if len(names) < 3:
         return listed(names)
     return f"all {_count(len(names))} {'frameworks' if set(names) <= set(BACKENDS) else 'series'}"
 
 
 def _none_of(names: Sequence[str]) -> str:
+    """Return the clause that no two of these series differ."""
     if len(names) == 2:
         return f"{listed(names)} do not differ"
     return f"no two of {_frameworks(names).replace('all', 'the')} differ"
@@ -227,7 +236,11 @@ def _named(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """ "a", "a and b", or "a, b and c"."""
+    """Return the names in words.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
@@ -236,4 +249,5 @@ def _capital(text: str) -> str:
 
 
 def _count(number: int) -> str:
+    """Return a count as a word below ten, in digits from ten on."""
     return _NUMBERS[number] if number < len(_NUMBERS) else str(number)

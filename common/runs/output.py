@@ -1,4 +1,4 @@
-"""The folder of a run: whether it may be written to, and keeping other runs out of it."""
+"""Check that a run's folder may be written to, and keep other runs out of it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ from common.system.errors import UserError
 
 
 def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
-    """Raise UserError where a run must not be written: over another record or its own source weights, or where no
-    folder can be made. Makes none."""
+    """Check that a run may be written to a folder, without making the folder.
+
+    Args:
+        spec: What the user chose, for its source weights.
+        folder: The run's folder.
+        overwrite: Whether a record that is there may be replaced.
+
+    Raises:
+        UserError: The run would replace another record or its own source weights, or the folder cannot be made or
+            written to.
+    """
     if (folder / record.RECORD).exists() and not overwrite:
         raise UserError(f"--output {folder}: there is a record already; choose another folder, or add --overwrite")
     if Path(spec.weights).resolve() == (folder / record.MODEL).resolve():
@@ -33,7 +42,14 @@ def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
 
 @contextmanager
 def reserved(folder: Path) -> Iterator[None]:
-    """Make the folder and keep other runs out of it; raises UserError where one is at work in it already."""
+    """Make a run's folder and keep other runs out of it while the work inside lasts.
+
+    Args:
+        folder: The run's folder. A lock file `.lock` lies in it for as long.
+
+    Raises:
+        UserError: Another run is at work in the folder, or it cannot be written to.
+    """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +66,7 @@ def reserved(folder: Path) -> Iterator[None]:
 
 
 def free_folder(parent: Path, name: str) -> Path:
-    """A folder in `parent` that does not exist yet, called `name` with the time of day."""
+    """Return the path of a folder in `parent` that does not exist yet, named by date, time of day and `name`."""
     stamp = time.strftime("%Y-%m-%d-%H%M%S")
     folder, count = parent / f"{stamp}-{name}", 1
     while folder.exists():

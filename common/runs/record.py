@@ -1,4 +1,4 @@
-"""The run record: one run, one strategy, one `record.json` with what it was, where it ran and what it reached."""
+"""The run record: one run, one strategy, one `record.json` that says what it was, where it ran and what it reached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Status = Literal["running", "complete", "interrupted", "diverged", "failed"]
 
 @dataclass
 class RunRecord:
-    """The content of `record.json`; `common/record.schema.json` describes every field."""
+    """The content of `record.json`; `record.schema.json` beside this module describes every field."""
 
     spec: ExperimentSpec
     status: Status = "running"
@@ -34,22 +34,25 @@ class RunRecord:
     """Why a run that is not complete ended."""
     command: list[str] = field(default_factory=list)
     resolved: dict[str, Any] = field(default_factory=dict)
-    """What the spec left to the weights and the device: sizes, normalisation, phases, equivalent learning rate."""
+    """Values left by the spec to the weights and the device: sizes, normalisation, phases, equivalent learning rate."""
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
-    """Head shapes, parameters by stage, the class whose source weights mean hot dog."""
+    """Head shapes, parameters by stage, and the row of the source head that means hot dog."""
     epochs: list[EpochMetrics] = field(default_factory=list)
     final: dict[str, float] = field(default_factory=dict)
-    """Loss and accuracy of the kept model on the test images and, if there are any, the validation images; also of a
-    run without epochs."""
+    """Loss and accuracy of the kept model on the test images and, if there are any, on the validation images.
+
+    A run without epochs has them, too.
+    """
     kept_epoch: int | None = None
-    """The epoch after which the model was as it was kept: the last, or the best."""
+    """The epoch whose model was kept: the last, or the best."""
     stopped_early: bool = False
     """Whether early stopping ended a phase before its epochs were over."""
     timing: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        """Return the content of `record.json`; schema version and status come first."""
         values = {f: getattr(self, f) for f in self.__dataclass_fields__}
         # A loss that is not finite has no JSON number; a diverged epoch is not recorded, so none is expected.
         return json.dumps(
@@ -66,7 +69,17 @@ class RunRecord:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read a `record.json`, or the one in a folder. Raises UserError for a file that is none."""
+    """Read a `record.json`.
+
+    Args:
+        path: The file, or the folder that holds it.
+
+    Returns:
+        The record.
+
+    Raises:
+        UserError: There is no such file, or it is no run record of this schema version, or a damaged one.
+    """
     path = path / RECORD if path.is_dir() else path
     try:
         values = json.loads(path.read_text())
@@ -86,7 +99,17 @@ def read_record(path: Path) -> RunRecord:
 
 
 def find_records(paths: Sequence[Path]) -> list[Path]:
-    """The `record.json` files among and below `paths`, sorted within each; raises UserError where there is none."""
+    """Find the `record.json` files among and below some paths.
+
+    Args:
+        paths: Files, which are taken as they are, and folders, which are searched at every depth.
+
+    Returns:
+        The files in the order of `paths`, sorted within each folder, none of them twice.
+
+    Raises:
+        UserError: `paths` is empty, or one of them has no record.
+    """
     found: dict[Path, None] = {}
     for path in paths:
         below = sorted(path.rglob(RECORD)) if path.is_dir() else [path]
@@ -99,10 +122,16 @@ def find_records(paths: Sequence[Path]) -> list[Path]:
 
 
 def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """Field of the spec -> its value in each record, for the fields that are not the same in all.
+    """Find the fields of the spec that are not the same in all records.
 
-    Backend, strategy and seed are left out: they are what a comparison varies; and so are the addresses of downloads
-    and, unless a pipeline is native, workers and image_cache, which then change nothing.
+    Backend, strategy and seed are left out: they are what a comparison varies. So are the addresses of downloads and,
+    unless a pipeline is native, `workers` and `image_cache`, which then change nothing.
+
+    Args:
+        records: At least one record.
+
+    Returns:
+        Field of the spec -> its value in each record, in the order of `records`.
     """
     specs = [record.spec.to_dict() for record in records]
     varied = {"backend", "strategy", "seed", "data_url", "data_sha1"}
@@ -115,12 +144,12 @@ def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write `record.json` atomically."""
+    """Write `record.json` into a run's folder atomically."""
     write_atomically(folder / RECORD, (record.to_json() + "\n").encode())
 
 
 def describe_data(data: ImageData) -> dict[str, Any]:
-    """What the record says of the data."""
+    """Return the record's entry on the data: name, fingerprint, classes, numbers of images and skipped files."""
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,

@@ -1,4 +1,4 @@
-"""Events for TensorBoard: the same tags for every framework, so that runs of different ones share their charts."""
+"""Write TensorBoard events with the same tags for every framework, so that their runs share the charts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardWatch(ForwardingWatch):
-    """Writes the metrics of every epoch as scalars and the spec as text, and passes everything on to another watch.
+    """A watch that writes TensorBoard events and passes everything on to another watch.
 
-    The tags are loss/train, loss/test, accuracy/train, accuracy/test and images_per_second, all by epoch, and with a
-    validation split loss/validation and accuracy/validation.
+    The spec is a text. The metrics of every epoch are scalars by epoch: loss/train, loss/test, accuracy/train,
+    accuracy/test and images_per_second, and with a validation split loss/validation and accuracy/validation.
     """
 
     def __init__(self, folder: Path, spec: ExperimentSpec, shown: Watch) -> None:
@@ -37,6 +37,7 @@ class TensorBoardWatch(ForwardingWatch):
         self.writer.close()
 
     def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
+        """Write the epoch's metrics as scalars, then pass the epoch on."""
         scalars = {
             "loss/train": metrics.loss,
             "loss/test": metrics.test_loss,

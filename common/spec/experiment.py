@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import types
 import typing
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import field, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from common.spec.names import BackendName
 from common.system.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
 Strategy = Literal[
     "fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "lora", "zero-shot", "auto"
 ]
+
+# No value is converted into another type, but for whole numbers where any number is allowed.
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 # The networks each framework's own model libraries offer.
 MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
@@ -28,22 +36,25 @@ MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
 
 
 def backends_with(model: str) -> list[str]:
-    """The backends that offer a model."""
+    """Return the backends that offer a model."""
     return [backend for backend, models in MODELS_BY_BACKEND.items() if model in models]
 
 
-@dataclass(frozen=True)
+Multiple = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class StageMultiples:
     """Multiples of the learning rate for the stages of the backbone; 0 freezes a stage's parameters."""
 
-    stem: float = 1.0
-    layer1: float = 1.0
-    layer2: float = 1.0
-    layer3: float = 1.0
-    layer4: float = 1.0
+    stem: Multiple = 1.0
+    layer1: Multiple = 1.0
+    layer2: Multiple = 1.0
+    layer3: Multiple = 1.0
+    layer4: Multiple = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ExperimentSpec:
     """One experiment: one backend, one network, one strategy, one seed."""
 
@@ -54,7 +65,7 @@ class ExperimentSpec:
     weights: str = "distilled"
     """Source weights: `distilled` (part of this project), `tv_in1k` (torchvision's V1 numbers from the Hugging Face
     Hub), `imagenet` (the framework's own model zoo), `none`, or the path of a .safetensors file."""
-    hotdog_index: int | None = None
+    hotdog_index: Annotated[int, Field(ge=0)] | None = None
     """Row of the source head to report as the hot dog's; by default the one that the weights call `hotdog`."""
     data: str = "demo"
     """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder or .zip that holds
@@ -65,23 +76,23 @@ class ExperimentSpec:
     """SHA-1 of the archive at `data_url`, as 40 hexadecimal digits."""
     bad_images: Literal["error", "skip"] = "error"
     """What to do with images that cannot be decoded: stop, or skip and count them in the record."""
-    train_limit: int | None = None
+    train_limit: Annotated[int, Field(ge=2)] | None = None
     """Use at most this many training images, evenly over the classes."""
-    test_limit: int | None = None
+    test_limit: Annotated[int, Field(ge=2)] | None = None
     """Use at most this many test images, evenly over the classes."""
-    validation: float = 0.0
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the training images of each class that is held back to choose by: early stopping and the best epoch
     look at these, never at the test images."""
-    classes: int = 2
+    classes: Annotated[int, Field(ge=2)] = 2
     """Number of classes of the new head; the commands set it from the data."""
 
     pipeline: Literal["shared", "native", "resident"] = "shared"
     """`shared` gives the same pixels to every framework (Pillow and NumPy); `native` uses the framework's own tools;
     `resident` keeps all images in the device's memory (up to $FINE_TUNING_RESIDENT_GIB, 8) and makes the same
     pixels as `shared` there."""
-    image_size: int | None = None
+    image_size: Annotated[int, Field(ge=32, le=4096)] | None = None
     """Side of the square the network sees, in pixels; by default the size the weights were made for."""
-    resize_size: int | None = None
+    resize_size: Annotated[int, Field(ge=32, le=4096)] | None = None
     """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
     to `image_size`."""
     image_cache: bool = True
@@ -109,53 +120,53 @@ class ExperimentSpec:
     chooses one, with optimizer and rates, by the number of training images and `domain`."""
     domain: Literal["similar", "different"] = "similar"
     """Whether the images are of the kind that the source weights were trained on; the strategy `auto` asks for it."""
-    warm_up_epochs: int = 2
+    warm_up_epochs: Annotated[int, Field(ge=1)] = 2
     """Epochs that the strategy `warm-up` trains the head alone, out of `epochs`."""
-    partial_stages: int = 2
+    partial_stages: Annotated[int, Field(ge=1, le=4)] = 2
     """Stages of the backbone, counted from the last, that the strategy `partial` trains."""
-    lora_rank: int = 4
+    lora_rank: Annotated[int, Field(ge=1, le=64)] = 4
     """Rank of the adapters of the strategy `lora`."""
-    lora_alpha: float = 16.0
+    lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     """What the strategy `lora` adds to a convolution's weight is `lora_alpha / lora_rank` times its adapter."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Field(ge=1)] = 128
     """Images a step."""
     last_batch: Literal["keep", "drop"] = "keep"
     """A last batch of fewer than `batch_size` images: it counts (keep), or is left out of training and testing (drop),
     as in two of the chapter's tabs."""
-    epochs: int = 5
+    epochs: Annotated[int, Field(ge=0)] = 5
     """Passes over the training images."""
-    early_stopping: int | None = None
+    early_stopping: Annotated[int, Field(ge=1)] | None = None
     """End a phase after this many epochs without a lower validation loss; needs `validation`."""
     keep: Literal["last", "best"] = "last"
     """The model that a run leaves and reports at the end: that of the last epoch, or of the epoch with the lowest
     validation loss, which needs `validation`."""
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     """Stochastic gradient descent without and with momentum (0.9), or Adam (0.9, 0.999, 1e-8)."""
-    learning_rate: float = 5e-5
+    learning_rate: Annotated[float, Field(ge=0)] = 5e-5
     """Learning rate of a group whose multiple is 1."""
     stage_multiples: StageMultiples = field(default_factory=StageMultiples)
     """Learning-rate multiples of the backbone's stages."""
-    head_multiple: float = 10.0
+    head_multiple: Annotated[float, Field(ge=0)] = 10.0
     """Learning-rate multiple of the new head."""
-    weight_decay: float = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     """Added to the gradient as `weight_decay` times the parameter, for every trained parameter."""
     loss_reduction: Literal["sum", "mean"] = "sum"
     """Whether the loss that is differentiated is the sum or the mean over the batch."""
     schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
     """Learning rate over the steps of a phase: constant, falling along half a cosine, or first rising and then falling
     (one-cycle)."""
-    schedule_warm_up_steps: int = 0
+    schedule_warm_up_steps: Annotated[int, Field(ge=0)] = 0
     """Steps at the start of each phase over which the learning rate rises linearly; not for one-cycle, which has its
     own. The strategy `warm-up` is something else: it trains the head first."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weigh the losses of the classes alike (none), or by training images / (classes * training images of the class)
     (balanced). The weighted losses are summed, or averaged over the examples, as `loss_reduction` says."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each target, below 1, that is spread evenly over all classes."""
     batch_norm: Literal["train", "frozen", "frozen_early"] = "train"
     """BatchNorm uses and updates batch statistics (train), keeps the source's (frozen), or keeps them in stem, layer1
     and layer2 only (frozen_early). gamma and beta train like other parameters."""
-    batch_norm_momentum: float = 0.1
+    batch_norm_momentum: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of a batch in BatchNorm's running statistics, at each step: torch's convention. flaxmodels has 0.9,
     keras.applications 0.01."""
     head_init: Literal["xavier_uniform", "source-class"] = "xavier_uniform"
@@ -167,7 +178,7 @@ class ExperimentSpec:
     initial_values: Literal["shared", "native"] = "shared"
     """Who draws random initial values: this project with NumPy, the same for every framework, or the framework."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of every random draw."""
     precision: Literal["fp32", "bf16", "auto", "fp64"] = "fp32"
     """Arithmetic: float32; bfloat16 in convolutions and the head, with parameters, BatchNorm statistics and losses in
@@ -175,15 +186,21 @@ class ExperimentSpec:
     was; or float64, as a yardstick for the others."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; `auto` takes a GPU if the framework sees one, and the record says which it was."""
-    devices: int = 1
+    devices: Annotated[int, Field(ge=1, le=1024)] = 1
     """Devices that share the work on each batch: GPUs, or on a CPU processes (torch) or virtual devices (the others).
     The numbers are those of one device, to rounding; `batch_size` is the whole batch."""
-    workers: int = 2
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Threads (shared and resident pipelines) or worker processes (native) that prepare images ahead."""
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_ranges(self)
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, values: Any, validate: ModelWrapValidatorHandler[ExperimentSpec]) -> ExperimentSpec:
+        try:
+            spec = validate(values)
+        except ValidationError as error:
+            raise UserError(explain(error, get_type_hints(cls))) from None
+        check_contradictions(spec)
+        return spec
 
     @property
     def mean_learning_rate(self) -> float:
@@ -201,7 +218,7 @@ class ExperimentSpec:
         return self.train_crop != "none" or self.flip
 
     def replace(self, **changes: Any) -> ExperimentSpec:
-        """A copy with `changes`; raises UserError as the constructor does, also for a name that is no field."""
+        """Return a copy with `changes`; raises UserError as the constructor does, and for a name that is no field."""
         known = [f.name for f in fields(self)]
         for name in changes:
             if name not in known:
@@ -209,13 +226,22 @@ class ExperimentSpec:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` gives the same spec back."""
+        """Return plain values for JSON; `from_dict` gives the same spec back."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ExperimentSpec:
-        """The spec with `values` over the defaults; raises UserError that names the field, the value and what is
-        allowed."""
+        """Return the spec with `values` over the defaults.
+
+        Args:
+            values: Plain values, such as those of `to_dict` or of a TOML file.
+
+        Returns:
+            The spec.
+
+        Raises:
+            UserError: A name is no field, or a value is not allowed; the message says what is.
+        """
         values = dict(values)
         multiples = values.get("stage_multiples")
         if isinstance(multiples, dict):
@@ -223,45 +249,39 @@ class ExperimentSpec:
             for stage in multiples:
                 if stage not in stages:
                     raise UserError(f"stage_multiples.{stage}: no such stage; the stages are {', '.join(stages)}")
-            values["stage_multiples"] = StageMultiples(**multiples)
+            try:
+                values["stage_multiples"] = StageMultiples(**multiples)
+            except ValidationError as error:
+                raise UserError(f"stage_multiples.{explain(error, get_type_hints(StageMultiples))}") from None
         if isinstance(values.get("head_init_classes"), list):
             values["head_init_classes"] = tuple(values["head_init_classes"])
         return cls().replace(**values)
 
     def to_json(self) -> str:
+        """Return the spec as JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> ExperimentSpec:
+        """Return the spec of a JSON text; raises UserError as `from_dict` does."""
         return cls.from_dict(json.loads(text))
 
 
-def check_types(spec: ExperimentSpec) -> None:
-    """Raise UserError for the first field whose value is not of the field's type or not among its choices."""
-    hints = typing.get_type_hints(type(spec))
-    for f in fields(spec):
-        value, hint = getattr(spec, f.name), hints[f.name]
-        if not _fits(value, hint):
-            raise UserError(f"{f.name} = {value!r}: expected {_describe(hint)}")
-        # JSON and TOML write 1.0 as 1.
-        if hint is float and isinstance(value, int):
-            object.__setattr__(spec, f.name, float(value))
+def explain(error: ValidationError, hints: dict[str, Any]) -> str:
+    """Return what is wrong with the first wrong field, and what is allowed.
+
+    Args:
+        error: What pydantic found.
+        hints: Field -> its type.
+    """
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    return f"{name} = {first['input']!r}: expected {_limit(first) or _describe(hints[name])}"
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(part, typing.get_args(hint)[0]) for part in value)
-    if hint is type(None):
-        return value is None
-    if hint in (int, float) and isinstance(value, bool):
-        return False
-    if hint is float:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, hint)
+def _limit(found: ErrorDetails) -> str | None:
+    words = {"ge": "at least", "le": "at most", "lt": "less than", "gt": "above"}
+    return next((f"{words[key]} {value}" for key, value in found.get("ctx", {}).items() if key in words), None)
 
 
 def _describe(hint: Any) -> str:
@@ -275,33 +295,12 @@ def _describe(hint: Any) -> str:
     return names.get(hint, "a table of multiples by stage")
 
 
-def check_ranges(spec: ExperimentSpec) -> None:
-    """Raise UserError for a value out of range, or for values that contradict each other."""
-    smallest = {
-        "train_limit": 2, "test_limit": 2, "classes": 2, "image_size": 32, "resize_size": 32, "batch_size": 1,
-        "epochs": 0, "warm_up_epochs": 1, "partial_stages": 1, "lora_rank": 1, "learning_rate": 0, "head_multiple": 0,
-        "weight_decay": 0, "batch_norm_momentum": 0, "hotdog_index": 0, "seed": 0, "workers": 0,
-        "schedule_warm_up_steps": 0, "label_smoothing": 0, "validation": 0, "early_stopping": 1,
-        "devices": 1,
-    }  # fmt: skip
-    largest = {
-        "partial_stages": 4, "lora_rank": 64, "image_size": 4096, "resize_size": 4096, "seed": 2**32 - 1,
-        "workers": 256, "batch_norm_momentum": 1, "devices": 1024,
-    }  # fmt: skip
-    for name, low in smallest.items():
-        value = getattr(spec, name)
-        if value is not None and value < low:
-            raise UserError(f"{name} = {value}: expected at least {low}")
-    for name, high in largest.items():
-        value = getattr(spec, name)
-        if value is not None and value > high:
-            raise UserError(f"{name} = {value}: expected at most {high}")
-    if spec.lora_alpha <= 0:
-        raise UserError(f"lora_alpha = {spec.lora_alpha}: expected above 0")
-    for f in fields(StageMultiples):
-        value = getattr(spec.stage_multiples, f.name)
-        if not _fits(value, float) or value < 0:
-            raise UserError(f"stage_multiples.{f.name} = {value!r}: expected a finite number of at least 0")
+def check_contradictions(spec: ExperimentSpec) -> None:
+    """Check the fields against each other.
+
+    Raises:
+        UserError: Two fields contradict each other, or a text is empty.
+    """
     if spec.model not in MODELS_BY_BACKEND[spec.backend]:
         offered = ", ".join(MODELS_BY_BACKEND[spec.backend])
         raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
@@ -312,9 +311,6 @@ def check_ranges(spec: ExperimentSpec) -> None:
         raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
     if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:
         raise UserError(f"warm_up_epochs = {spec.warm_up_epochs}: expected fewer than epochs = {spec.epochs}")
-    for name in ("label_smoothing", "validation"):
-        if getattr(spec, name) >= 1:
-            raise UserError(f"{name} = {getattr(spec, name)}: expected less than 1")
     for name, wanted in (("early_stopping", spec.early_stopping is not None), ("keep", spec.keep == "best")):
         if wanted and not spec.validation:
             raise UserError(

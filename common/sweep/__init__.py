@@ -1,1 +1,1 @@
-"""Sweeps: many runs of one experiment with some fields varied, chosen between by their validation accuracy."""
+"""Sweep over fields of an experiment: many runs with other values, the best chosen by its validation accuracy."""

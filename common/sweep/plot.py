@@ -1,4 +1,4 @@
-"""A sweep as a picture: accuracy against what was varied."""
+"""Plot a sweep: validation accuracy against the varied fields."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACCURACY = "validation accuracy"
-# Colours that remain apart for colour-blind readers (Okabe and Ito 2008).
+# Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 # From this ratio of largest to smallest on, a list of numbers is drawn on a logarithmic scale.
 WIDE = 20
 
 
 def write(path: Path, results: Sequence[Result], variables: Sequence[Variable]) -> None:
-    """Draw the trials as PNG: one variable as accuracy against it, two as a map, more as a panel each.
+    """Draw the trials of a sweep into a PNG file.
 
-    Raises UserError where the file cannot be written.
+    Args:
+        path: The file.
+        results: The trials.
+        variables: The varied fields.
+
+    Raises:
+        UserError: The file cannot be written.
     """
     import matplotlib
 
@@ -39,7 +45,7 @@ def write(path: Path, results: Sequence[Result], variables: Sequence[Variable]) 
 
 
 def draw(results: Sequence[Result], variables: Sequence[Variable]) -> Figure:
-    """The figure of a sweep."""
+    """Return the figure of a sweep: a map of two variables, otherwise a panel of accuracy against each variable."""
     from matplotlib.figure import Figure
 
     panels = len(variables) if len(variables) != 2 else 1
@@ -56,7 +62,7 @@ def draw(results: Sequence[Result], variables: Sequence[Variable]) -> Figure:
 
 
 def draw_slice(axes: Axes, results: Sequence[Result], variable: Variable) -> None:
-    """Accuracy against one variable; diverged trials are crosses at the foot of the panel."""
+    """Draw accuracy against one variable; diverged trials are crosses at the foot of the panel."""
     scale(axes, "x", variable)
     styles: dict[str, dict[str, Any]] = {
         "complete": {"marker": "o", "color": BLUE},
@@ -67,17 +73,28 @@ def draw_slice(axes: Axes, results: Sequence[Result], variable: Variable) -> Non
         chosen = [result for result in results if result.outcome == outcome]
         places = [place(variable, result.values[variable.name]) for result in chosen]
         if outcome == "diverged":
-            # In the panel's own units, so that it takes no part in the scale of accuracies.
+            # The height is in units of the panel, so that the crosses do not stretch the scale of accuracies.
             axes.scatter(places, [0.03] * len(places), transform=axes.get_xaxis_transform(), label=outcome, **style)
         else:
             axes.scatter(places, [result.accuracy or 0.0 for result in chosen], label=outcome, **style)
-    # Room at the foot for the crosses.
+    # The crosses need room at the foot.
     axes.margins(y=0.15)
     axes.grid(alpha=0.3)
 
 
 def draw_map(figure: Figure, axes: Axes, results: Sequence[Result], first: Variable, second: Variable) -> None:
-    """A heat map where every trial lies on a grid, else a dot for each trial; diverged trials are crosses."""
+    """Draw accuracy over two variables.
+
+    Where every trial lies on the grid, it is a heat map whose cells are the mean of their trials or "diverged".
+    Otherwise each trial is a dot, and each diverged trial a cross.
+
+    Args:
+        figure: The figure, which gets the colour bar.
+        axes: The axes to draw in.
+        results: The trials.
+        first: The variable along x.
+        second: The variable along y.
+    """
     scored = [result for result in results if result.accuracy is not None]
     diverged = [result for result in results if result.outcome == "diverged"]
     on_grid = all(
@@ -122,12 +139,25 @@ BOX = {"boxstyle": "round", "facecolor": "white", "edgecolor": "none", "alpha": 
 
 
 def place(variable: Variable, value: Value) -> float:
-    """Where a value lies on the axis of its variable: itself, or its number in a list of names."""
+    """Return the place of a value on the axis of its variable: itself, or its number in a list of names.
+
+    >>> place(Variable("optimizer", "list", ("sgd", "adam")), "adam")
+    1.0
+    """
     return float(value) if variable.is_number else float(variable.values.index(value))
 
 
 def scale(axes: Axes, which: str, variable: Variable) -> None:
-    """Name the axis of a variable, and give it its scale and room for all its values."""
+    """Label the axis of a variable, and set its scale and limits so that all its values have room.
+
+    The scale is logarithmic for a logarithmic range, and for a list of positive numbers whose largest is more than
+    WIDE times the smallest.
+
+    Args:
+        axes: The axes.
+        which: Either `x` or `y`.
+        variable: The variable.
+    """
     if not variable.is_number:
         name_ticks(axes, which, variable, variable.values)
         return
@@ -142,6 +172,6 @@ def scale(axes: Axes, which: str, variable: Variable) -> None:
 
 
 def name_ticks(axes: Axes, which: str, variable: Variable, values: Sequence[Value]) -> None:
-    """Name the axis of a variable, and each of its values at its number."""
+    """Label the axis of a variable, and put a tick with its name at the number of each value."""
     labels = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
     axes.set(**{f"{which}label": variable.name, f"{which}ticks": range(len(values)), f"{which}ticklabels": labels})

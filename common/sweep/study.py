@@ -1,7 +1,7 @@
-"""A study: the trials of a sweep in one file, which processes share and a later start continues.
+"""Keep the trials of a sweep in one file, a study, which processes share and a later start continues.
 
-The file is an Optuna journal, which needs no database and works on network file systems. Beside it, in a folder of
-its name, every trial has a folder with the record of its run.
+The file is an Optuna journal, which needs no database and works on network file systems. Beside it lies a folder of
+its name, in which every trial has a folder with the record of its run.
 """
 
 from __future__ import annotations
@@ -32,43 +32,52 @@ Outcome = Literal["complete", "diverged", "pruned", "interrupted", "failed", "ru
 
 VALIDATION = 0.2
 STUDY_NAME = "sweep"
-# What may differ between the processes that share a study: the backends agree, and the rest changes no result.
+# Fields that may differ between the processes that share a study: the backends agree, and the rest changes no result.
 FREE_FIELDS = ("backend", "device", "devices", "workers", "data_url", "data_sha1")
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial came to."""
+    """The result of a trial."""
 
     number: int
     values: dict[str, Value]
     outcome: Outcome
     accuracy: float | None
-    """On the validation images: of the kept model, or after the last epoch of a trial that was cut."""
+    """On the validation images: of the kept model, or after the last epoch of a trial that ended early."""
     epochs: int
-    """How many epochs ended."""
+    """How many epochs were completed."""
     reason: str
-    """Why a trial that is not complete ended."""
+    """Why a trial ended before it was complete; empty for others."""
     backend: str
 
 
 def held_out(spec: ExperimentSpec) -> ExperimentSpec:
-    """The experiment with a part of its training images held out to choose by, if it has none yet."""
+    """Return the experiment with VALIDATION of its training images held out to choose by, if it holds out none yet."""
     return spec if spec.validation else spec.replace(validation=VALIDATION)
 
 
 def score(record: RunRecord) -> float:
-    """What a sweep chooses by: the accuracy of the kept model on the held-out training images, never on the test
-    images."""
+    """Return the accuracy of the kept model on the held-out training images, by which a sweep chooses.
+
+    Test images never take part in the choice.
+    """
     return record.final["validation_accuracy"]
 
 
 class Study:
-    """The trials of one sweep. Several processes may hold the same file open."""
+    """The trials of one sweep, in a file that several processes may hold open at once."""
 
     def __init__(self, file: Path) -> None:
-        """Raises UserError for a file that is no study."""
+        """Open the study, and make it if there is none.
+
+        Args:
+            file: The Optuna journal.
+
+        Raises:
+            UserError: The file is no study, or cannot be used as one.
+        """
         self.file = file.absolute()
         self.folder = folder_of(self.file)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -83,9 +92,18 @@ class Study:
 
     @classmethod
     def create(cls, file: Path, bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) -> Study:
-        """Open the study of a sweep, made if there is none. Raises UserError for a study of another sweep.
+        """Open the study of a sweep, and make it if there is none.
 
-        bases: the experiment for each strategy, before it is varied.
+        Args:
+            file: The Optuna journal.
+            bases: The experiment of each strategy, before it is varied.
+            variables: The varied fields.
+
+        Returns:
+            The study.
+
+        Raises:
+            UserError: The file is no study, is one of another sweep, or cannot be written.
         """
         check_journal(file)
         try:
@@ -108,29 +126,38 @@ class Study:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """What the study varies."""
+        """The fields that the study varies."""
         return tuple(
             Variable(stored["name"], stored["kind"], tuple(stored["values"]), stored["points"])
             for stored in self.study.user_attrs.get("vary", [])
         )
 
     def results(self) -> list[Result]:
-        """Every trial so far, in the order of their start."""
+        """Return the results of all trials so far, in the order of their start."""
         return [result_of(trial) for trial in self.study.get_trials(deepcopy=False) if trial.state.name != "WAITING"]
 
     def best(self) -> Result | None:
-        """The complete trial of the highest accuracy; of equal ones the first."""
+        """Return the complete trial of the highest accuracy, the first of equal ones; None if none is complete."""
         complete = [result for result in self.results() if result.outcome == "complete" and result.accuracy is not None]
         return max(complete, key=lambda result: (result.accuracy, -result.number), default=None)
 
     def lock_of(self, number: int) -> FileLock:
-        """Held by the process that runs trial `number`, and free once that process has ended, however it did."""
+        """Return the lock that the process of trial `number` holds until it ends, however it ends."""
         return FileLock(self.folder / f"{number:04d}.lock", timeout=0)
 
     def ask(self, sampler: Sampler, trials: int | None, seed: int) -> tuple[Trial, FileLock] | None:
-        """The next trial with its lock, or None when `trials`, or the points of the grid, have run or are running.
+        """Start the next trial.
 
         A trial that was interrupted or failed, or whose process died, does not count: its point is tried again.
+
+        Args:
+            sampler: How the values are chosen: point after point of the grid, at random, or by Optuna's TPE.
+            trials: The number of trials of the whole study; None sets no limit.
+            seed: The seed of the samplers.
+
+        Returns:
+            The trial and its lock, which the caller holds while it runs; None when that many trials, or all points of
+            the grid, have run or are running.
         """
         variables = self.variables
         with FileLock(self.folder / ".lock"):
@@ -138,7 +165,7 @@ class Study:
             if trials is not None and len(known) >= trials:
                 return None
             taken = [trial.params for trial in known]
-            # Every process draws from the number of trials there are, so no two draw the same.
+            # The seed of a draw contains the number of trials so far, so that no two processes draw the same.
             draw = seed * 100_003 + len(self.study.get_trials(deepcopy=False))
             if sampler == "grid":
                 point = next((point for point in grid(variables) if point not in taken), None)
@@ -156,7 +183,7 @@ class Study:
         return trial, lock
 
     def counts(self, trial: FrozenTrial) -> bool:
-        """Whether a trial has ended with a result or is running; one whose process has died is marked as failed."""
+        """Return whether a trial has a result or is running; mark one whose process has died as failed."""
         if trial.state != TrialState.RUNNING:
             return trial.state in ENDED
         try:
@@ -177,11 +204,24 @@ def run_trial(
     run: Callable[[ExperimentSpec, Path, Callable[[EpochMetrics], None]], RunRecord],
     pruner: Literal["median", "none"],
 ) -> Result:
-    """Run one trial and note what it came to: a run that diverges or is pruned is a result like any other.
+    """Run one trial and store its result; a run that diverges or is pruned is a result like any other.
 
-    run: runs an experiment into a folder and calls back after each epoch. Any other error is noted and raised again.
+    Any other error is stored as the trial's failure and raised again.
+
+    Args:
+        study: The study of the trial.
+        trial: The trial, as `Study.ask` started it.
+        bases: The experiment of each strategy, before it is varied.
+        run: Runs an experiment into a folder, and calls back with the metrics of each epoch.
+        pruner: Whether Optuna's MedianPruner ends trials that are worse than the median of the others.
+
+    Returns:
+        The result.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted; the trial is stored as interrupted.
     """
-    # Half of the trials are cut, once there are five to compare with, after their second epoch at the earliest.
+    # The median prunes half of the trials, once there are five to compare with, from their second epoch on.
     study.study.pruner = (
         optuna.pruners.MedianPruner(n_warmup_steps=2) if pruner == "median" else optuna.pruners.NopPruner()
     )
@@ -216,14 +256,14 @@ def run_trial(
 
 
 def spec_of(bases: Mapping[str, ExperimentSpec], trial: Trial) -> ExperimentSpec:
-    """The experiment of a trial: that of its strategy, with the trial's values."""
+    """Return the experiment of a trial: that of its strategy, with the trial's values."""
     strategy = trial.params.get("strategy")
     base = bases[strategy] if strategy is not None else next(iter(bases.values()))
     return with_values(base, trial.params)
 
 
 def result_of(trial: FrozenTrial) -> Result:
-    """A stored trial in this project's words."""
+    """Convert a trial as Optuna stores it to a Result."""
     last = trial.last_step
     outcome = trial.user_attrs.get("outcome", "running" if trial.state == TrialState.RUNNING else "failed")
     accuracy = trial.value if outcome == "complete" else None if last is None else trial.intermediate_values[last]
@@ -241,7 +281,7 @@ def result_of(trial: FrozenTrial) -> Result:
 
 
 def distribution(variable: Variable) -> BaseDistribution:
-    """A variable as Optuna knows it."""
+    """Return the Optuna distribution of a variable: categorical for a list, else of whole or of real numbers."""
     if variable.kind == "list":
         return CategoricalDistribution(variable.values)
     low, high = variable.values
@@ -252,13 +292,22 @@ def distribution(variable: Variable) -> BaseDistribution:
 
 
 def comparable(spec: ExperimentSpec) -> dict[str, Any]:
-    """The fields that all processes of a study have in common, as JSON gives them back."""
+    """Return the fields that all processes of a study must share, with values as they come back from JSON."""
     values: dict[str, Any] = json.loads(spec.to_json())
     return {name: value for name, value in values.items() if name not in FREE_FIELDS}
 
 
 def difference(name: str, stored: Any, wanted: Any) -> str:
-    """In what a study differs from the sweep that is to continue it."""
+    """Say in what a study differs from the sweep that is to continue it.
+
+    Args:
+        name: The attribute that differs, `vary` or `experiments`.
+        stored: Its value in the study.
+        wanted: Its value for the sweep.
+
+    Returns:
+        The clause for the error message.
+    """
     if name == "vary":
         return f"it varies {', '.join(variable['name'] for variable in stored)}, with its own values"
     for strategy, fields in wanted.items():
@@ -269,12 +318,16 @@ def difference(name: str, stored: Any, wanted: Any) -> str:
 
 
 def folder_of(file: Path) -> Path:
-    """Where the trials of a study are."""
+    """Return the folder of a study's trials, beside its file.
+
+    >>> folder_of(Path("rates.log")).name, folder_of(Path("rates")).name
+    ('rates', 'rates-trials')
+    """
     return file.with_suffix("") if file.suffix else file.with_name(f"{file.name}-trials")
 
 
 def check_journal(file: Path) -> None:
-    """Raise UserError for a file that is there and is no journal; Optuna would write into it all the same."""
+    """Raise UserError for an existing file that is no journal, into which Optuna would write all the same."""
     if not file.exists():
         return
     try:

@@ -1,4 +1,4 @@
-"""What a sweep varies: fields of the spec, as `head_multiple=1,5,10` or `learning_rate=1e-5..1e-1:log`."""
+"""Read which fields of the spec a sweep varies, as `head_multiple=1,5,10` or `learning_rate=1e-5..1e-1:log`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from common.spec.experiment import ExperimentSpec, StageMultiples
 from common.system.errors import UserError
 
 Value = str | int | float | bool
-# How many points a grid has along a range that does not say.
+# How many points a grid has along a range that does not give a number.
 RANGE_POINTS = 5
-# A sweep runs in one framework's environment, and the classes come from the data.
+# Fields that cannot be varied; `reader_of` gives the reason for each.
 FIXED = ("backend", "classes", "devices", "stage_multiples", "validation")
 FORMS = "name=a,b,c for a list, name=low..high for a range, or name=low..high:log for a logarithmic one"
 
@@ -28,17 +28,24 @@ class Variable:
     name: str
     kind: Literal["list", "range", "log range"]
     values: tuple[Value, ...]
-    """All values of a list; lowest and highest of a range."""
+    """All values of a list; the lowest and the highest value of a range."""
     points: int = RANGE_POINTS
-    """Along a range: how many values a grid takes."""
+    """How many values a grid takes along a range."""
 
     @property
     def is_number(self) -> bool:
+        """Whether all values are numbers, so that they have places on an axis."""
         return not any(isinstance(value, str | bool) for value in self.values)
 
     @property
     def grid(self) -> tuple[Value, ...]:
-        """The values that a grid takes: evenly spaced along a range, in six digits."""
+        """The values that a grid takes: all of a list; evenly spaced along a range, rounded to six digits.
+
+        In a logarithmic range the exponents are evenly spaced. Whole numbers stay whole.
+
+        >>> Variable("learning_rate", "log range", (0.001, 0.1), 3).grid
+        (0.001, 0.01, 0.1)
+        """
         if self.kind == "list":
             return self.values
         low, high = (float(value) for value in self.values)
@@ -54,8 +61,22 @@ class Variable:
 
 
 def parse(text: str) -> Variable:
-    """The variable that `text` describes; raises UserError for a field that cannot be varied, or a value that is none
-    of the field's. Whether a value fits together with the others, only `with_values` can tell."""
+    """Read the variable that a text describes.
+
+    Whether a value fits together with the other fields, only `with_values` can tell.
+
+    >>> parse("head_multiple=1,5,10").values
+    (1.0, 5.0, 10.0)
+
+    Args:
+        text: A field of the spec with its values, in one of FORMS.
+
+    Returns:
+        The variable.
+
+    Raises:
+        UserError: The field cannot be varied, or a value or range is not valid for it.
+    """
     name, separator, given = text.partition("=")
     name = name.replace("-", "_")
     read = reader_of(name)
@@ -84,7 +105,7 @@ def parse(text: str) -> Variable:
 
 
 def parse_all(texts: Sequence[str]) -> tuple[Variable, ...]:
-    """The variables of a sweep, each at most once; raises UserError as `parse` does."""
+    """Read the variables of a sweep; raise UserError for none, for one given twice, and as `parse` does."""
     if not texts:
         raise UserError(f"--vary is missing: say what to vary, as {FORMS}")
     variables = tuple(parse(text) for text in texts)
@@ -96,7 +117,7 @@ def parse_all(texts: Sequence[str]) -> tuple[Variable, ...]:
 
 
 def with_values(spec: ExperimentSpec, values: Mapping[str, Value]) -> ExperimentSpec:
-    """The spec with these values of varied fields. Raises UserError as the spec does."""
+    """Return the spec with these values of the varied fields; raise UserError where they do not fit together."""
     changes = {name: value for name, value in values.items() if "." not in name}
     stages = {name.split(".")[1]: value for name, value in values.items() if "." in name}
     if stages:
@@ -105,7 +126,11 @@ def with_values(spec: ExperimentSpec, values: Mapping[str, Value]) -> Experiment
 
 
 def grid(variables: Sequence[Variable]) -> list[dict[str, Value]]:
-    """Every combination of the variables' grid values; the last variable changes fastest."""
+    """Return every combination of the variables' grid values; the last variable changes fastest.
+
+    >>> grid([Variable("flip", "list", (True, False)), Variable("seed", "list", (0, 1))])[:2]
+    [{'flip': True, 'seed': 0}, {'flip': True, 'seed': 1}]
+    """
     names = [variable.name for variable in variables]
     return [
         dict(zip(names, values, strict=True))
@@ -114,7 +139,17 @@ def grid(variables: Sequence[Variable]) -> list[dict[str, Value]]:
 
 
 def reader_of(name: str) -> typing.Callable[[str, str], Value]:
-    """What turns the text of a value into the value of field `name`; raises UserError for a field not to be varied."""
+    """Return the function that reads a value of a field from its text.
+
+    Args:
+        name: The field, such as `learning_rate` or `stage_multiples.stem`.
+
+    Returns:
+        A function of the value's text and the whole argument, which its UserError quotes.
+
+    Raises:
+        UserError: There is no such field, or it cannot be varied.
+    """
     stages = [f.name for f in fields(StageMultiples)]
     hints = typing.get_type_hints(ExperimentSpec)
     hints |= {f"stage_multiples.{stage}": float for stage in stages}
@@ -144,6 +179,7 @@ def reader_of(name: str) -> typing.Callable[[str, str], Value]:
 
 
 def _converted(part: str, kind: Any) -> Value | None:
+    """Return the text as a value of a type, or None if it is none; numbers have to be finite."""
     if kind is bool:
         return {"true": True, "false": False}.get(part.lower())
     if kind in (int, float):

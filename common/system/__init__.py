@@ -1,1 +1,1 @@
-"""What every room needs of the system: errors for people, files, caches, the machine."""
+"""The system beneath every part of the project: errors for people, files, caches, the machine."""

@@ -1,8 +1,8 @@
-"""The two kinds of failure a command reports without a traceback."""
+"""The two kinds of failure that a command reports without a traceback."""
 
 
 class UserError(Exception):
-    """Bad input: a value, file or option that its user can mend. Commands exit with code 2.
+    """Bad input: a value, file or option that the user can mend. Commands exit with code 2.
 
     The message says what was wrong, where, and the command or option that mends it.
     """

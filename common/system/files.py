@@ -1,4 +1,4 @@
-"""Paths that users type, and files that are whole or not there."""
+"""Check paths that users type, and write files so that they are whole or not there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from common.system.errors import UserError
 
 
 def user_path(option: str, text: str) -> Path:
-    """The path a user gave as `option`, ~ expanded; raises UserError for one that no file system can hold."""
+    """Turn the path that a user typed into a Path, with ~ expanded.
+
+    Args:
+        option: The option that the user gave it to, for the message.
+        text: The path as typed; it need not exist.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: No file system can hold such a path, or its ~ cannot be expanded.
+    """
     try:
         path = Path(text).expanduser()
         path.exists()
@@ -22,7 +33,14 @@ def user_path(option: str, text: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by way of a temporary one in the same folder: a crash leaves the old file or the new one."""
+    """Write a file so that a crash leaves either the old file or the whole new one.
+
+    The content goes to a temporary file in the same folder, which then takes the file's place.
+
+    Args:
+        path: The file; its folder is made if need be.
+        content: All bytes of the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

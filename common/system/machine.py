@@ -1,10 +1,11 @@
-"""What there is to know, and to keep quiet, of the machine and the process."""
+"""Ask the machine for its cores, memory and time, and keep native code from printing or returning memory too soon."""
 
 from __future__ import annotations
 
 import ctypes
 import datetime
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,23 @@ from common.system.errors import UserError
 
 
 def available_cores() -> int:
-    """The cores that this process may use where the operating system tells, else all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def gibibytes(variable: str, default: float) -> int:
-    """Bytes that an environment variable sets as a number of GiB; raises UserError for one that is no number."""
+    """Return the bytes that an environment variable sets as a number of GiB.
+
+    Args:
+        variable: Name of the environment variable.
+        default: Number of GiB where it is not set or is empty.
+
+    Returns:
+        The number in bytes, rounded down.
+
+    Raises:
+        UserError: The variable holds no number, or one outside 0 to 2**20.
+    """
     text = os.environ.get(variable) or str(default)
     try:
         number = float(text)
@@ -29,15 +41,15 @@ def gibibytes(variable: str, default: float) -> int:
     return int(number * 2**30)
 
 
-# The numbers of glibc's mallopt for what its MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ set.
+# glibc's mallopt parameters M_TRIM_THRESHOLD and M_MMAP_MAX, which MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ set.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
     """Let glibc keep large blocks that are freed, up to 2 GiB of them, for the next that are wanted.
 
-    Otherwise each goes back to Linux, which clears it anew for the next step: a tenth of a training step on a CPU. Does
-    nothing with another C library, or where one of glibc's own variables is set.
+    Otherwise each goes back to Linux, which clears it anew for the next step: a tenth of a training step on a CPU.
+    Nothing is done with another C library, or where MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_MAX_ is set.
     """
     if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"} & os.environ.keys():
         return
@@ -61,15 +73,10 @@ def without_messages() -> Iterator[None]:
 
 
 def peak_memory() -> int:
-    """Most bytes this process held in main memory."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Return the most bytes that this process has held in main memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the time in UTC as ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

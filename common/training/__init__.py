@@ -1,1 +1,1 @@
-"""The epoch loop, evaluation, and what chooses between epochs."""
+"""The epoch loop, the evaluation of a model, and the selection of its best epoch."""

@@ -1,28 +1,27 @@
-"""The epoch loop, the same for every framework: it feeds a backend's Trainer, counts exactly, and reports."""
+"""The epoch loop, the same for every framework: feed a backend's Trainer, count every image, report each epoch."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from common.batches import features, resident
-from common.batches.features import FeatureStore
-from common.batches.source import BatchSource
-from common.contract.backend import Backend, Trainer
+from common.batches.features import FeatureBatches, cache_for
+from common.batches.pipelines import image_batches
+from common.batches.source import Batches
+from common.contract.backend import Trainer
+from common.contract.experiment import Experiment
 from common.contract.results import EpochMetrics, History, Predictions
-from common.contract.watch import Watch
-from common.data.folder import ImageData
-from common.method import feature_reuse, loss, phases, schedules
-from common.method.counting import counted_images, steps
-from common.preprocessing import transforms
+from common.method import schedules
+from common.method.phases import Phase
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError
 from common.training.evaluation import evaluate
 from common.training.selection import Selection
 
-# A read of the loss waits for the device, so it happens every few steps only.
+# Reading the loss waits for the device, so it is done only every few steps.
 STEPS_BETWEEN_READS = 8
 
 
@@ -30,58 +29,56 @@ class Diverged(RunError):
     """The loss became NaN or infinite."""
 
 
-def fit(
-    backend: Backend,
-    model: Any,
-    spec: ExperimentSpec,
-    data: ImageData,
-    param_group: bool = True,
-    watch: Watch | None = None,
-) -> History:
-    """Train `model` in place through the phases of `spec` and evaluate it on the test set after each epoch.
+@dataclass(frozen=True)
+class Trained:
+    """The result of an epoch's training part."""
 
-    The test images are looked at for the curves only. Early stopping and the best epoch follow the validation images;
-    with `keep` = best the model is put back to how it was after its best epoch, and the history's predictions are of
-    that epoch.
+    loss: float
+    """Mean cross-entropy over the examples, in training mode while the parameters moved."""
+    accuracy: float
+    """Fraction of the examples whose top-1 class was the true one."""
+    seconds: float
+    """Wall time in seconds."""
 
-    Raises Diverged when the loss is NaN or infinite. Whatever ends it, `watch` has seen every finished epoch.
+
+def fit(experiment: Experiment, model: Any) -> History:
+    """Train `model` in place through the phases of an experiment and evaluate it after each epoch.
+
+    The test images serve the curves only. Early stopping and the best epoch follow the validation images. With `keep` =
+    best the model is put back to how it was after its best epoch, and the history's predictions are of that epoch.
+
+    A loss that is NaN or infinite ends the training with Diverged. Whatever ends it, the experiment's watch has seen
+    every finished epoch.
+
+    Args:
+        experiment: The experiment.
+        model: The model, a backend's own object.
+
+    Returns:
+        The metrics of every epoch, and the predictions of the model that was kept.
     """
-    watch = watch or Watch()
-    transform = transforms.transform_for(spec)
-    watch.on_start(steps(spec, data))
-    trained_images = counted_images(spec, len(data.train))
-    steps_an_epoch = math.ceil(trained_images / spec.batch_size)
-    class_counts = loss.class_counts(data.train, spec.classes)
-    history, selection = History(), Selection(spec)
-    images = resident.image_source(backend, spec, transform, data)
-    for phase in phases.phases(spec, param_group):
-        if phase.epochs == 0:
-            continue
-        store = None
-        if feature_reuse.reused(spec, phase):
-            store = FeatureStore(backend, model, watch, images, features.folder_for(spec))
-            history.features = store.counts
-        learner, source = (store.head, store) if store else (model, images)
-        trainer = backend.Trainer(learner, spec, phase, class_counts)
+    backend, plan = experiment.backend, experiment.plan
+    experiment.watch.on_start(plan.batches)
+    history, selection = History(), Selection(plan.spec)
+    images = image_batches(experiment)
+    for phase in plan.active_phases:
+        learner, batches = model, images
+        if plan.reuses_features(phase):
+            batches = FeatureBatches(experiment, model, images, cache_for(plan.spec))
+            learner, history.features = batches.head, batches.counts
+        trainer = backend.Trainer(learner, plan.spec, phase, plan.class_counts)
         selection.begin_phase()
         for past in range(phase.epochs):
             epoch = len(history.epochs) + 1
-            factors = [
-                schedules.factor(spec, step, phase.epochs * steps_an_epoch)
-                for step in range(past * steps_an_epoch, (past + 1) * steps_an_epoch)
-            ]
-            trained = train_epoch(backend, trainer, spec, transform, data, epoch, watch, factors, source)
-            if store:
-                backend.load_arrays(model, backend.to_arrays(store.head))
-            validation, test = evaluate(backend, learner, spec, transform, data, watch, source)
-            metrics = epoch_metrics(epoch, phase.name, trained, trained_images, validation, test)
-            for name, value in (("validation", metrics.validation_loss), ("test", test.loss)):
-                if value is not None and not math.isfinite(value):
-                    raise Diverged(diverged(f"the {name} loss is {value} after epoch {epoch}", spec))
-            history.epochs.append(metrics)
-            history.kept_epoch, history.validation, history.test = epoch, validation, test
-            watch.on_epoch(metrics, test)
-            selection.see(epoch, validation, test, lambda: backend.to_arrays(model))
+            trained = train_epoch(experiment, trainer, batches, epoch, rate_factors(experiment, phase, past))
+            if learner is not model:
+                backend.load_arrays(model, backend.to_arrays(learner))
+            evaluated = evaluate(experiment, learner, batches)
+            metrics = epoch_metrics(experiment, epoch, phase.name, trained, evaluated)
+            check_finite(metrics, plan.spec)
+            history.add(metrics, *evaluated)
+            experiment.watch.on_epoch(metrics, evaluated[1])
+            selection.see(epoch, *evaluated, lambda: backend.to_arrays(model))
             if selection.patience_is_over and past + 1 < phase.epochs:
                 history.stopped_early = True
                 break
@@ -90,28 +87,51 @@ def fit(
         backend.load_arrays(model, best.arrays)
         history.kept_epoch, history.validation, history.test = best.epoch, best.validation, best.test
     if history.test is None:
-        history.validation, history.test = evaluate(backend, model, spec, transform, data, watch, images)
+        history.validation, history.test = evaluate(experiment, model, images)
     return history
 
 
+def rate_factors(experiment: Experiment, phase: Phase, past: int) -> list[float]:
+    """Return the learning rates' factor at each step of the epoch that comes after `past` epochs of a phase."""
+    steps = experiment.plan.steps_an_epoch
+    return [
+        schedules.factor(experiment.spec, step, phase.epochs * steps)
+        for step in range(past * steps, (past + 1) * steps)
+    ]
+
+
 def epoch_metrics(
-    epoch: int,
-    phase: str,
-    trained: tuple[float, float, float],
-    images: int,
-    validation: Predictions | None,
-    test: Predictions,
+    experiment: Experiment, epoch: int, phase: str, trained: Trained, evaluated: tuple[Predictions | None, Predictions]
 ) -> EpochMetrics:
-    """The metrics of an epoch, of whose training part `trained` has mean loss, accuracy and seconds."""
-    mean_loss, accuracy, seconds = trained
+    """Put the metrics of an epoch together.
+
+    Args:
+        experiment: The experiment.
+        epoch: Counted from 1.
+        phase: Name of the phase.
+        trained: The training part.
+        evaluated: Predictions of the validation images, if there are any, and of the test images.
+
+    Returns:
+        The metrics.
+    """
+    validation, test = evaluated
     return EpochMetrics(
-        epoch, phase, mean_loss, accuracy, test.loss, test.accuracy, seconds, images / seconds,
-        validation.loss if validation else None, validation.accuracy if validation else None,
+        epoch, phase, trained.loss, trained.accuracy, test.loss, test.accuracy, trained.seconds,
+        experiment.plan.trained_images / trained.seconds, validation.loss if validation else None,
+        validation.accuracy if validation else None,
     )  # fmt: skip
 
 
+def check_finite(metrics: EpochMetrics, spec: ExperimentSpec) -> None:
+    """Raise Diverged if a loss of the evaluation is NaN or infinite."""
+    for name, value in (("validation", metrics.validation_loss), ("test", metrics.test_loss)):
+        if value is not None and not math.isfinite(value):
+            raise Diverged(diverged(f"the {name} loss is {value} after epoch {metrics.epoch}", spec))
+
+
 def diverged(what: str, spec: ExperimentSpec) -> str:
-    """The message of a run that diverged."""
+    """Return the error message of a run that diverged, with advice; `what` says which loss and when."""
     return (
         f"{what}: training diverged. Choose a smaller --learning-rate (it was {spec.learning_rate:g} with the "
         f"{spec.loss_reduction} of the losses, {spec.mean_learning_rate:g} as for their mean)"
@@ -119,25 +139,29 @@ def diverged(what: str, spec: ExperimentSpec) -> str:
 
 
 def train_epoch(
-    backend: Backend,
-    trainer: Trainer,
-    spec: ExperimentSpec,
-    transform: transforms.Transform,
-    data: ImageData,
-    epoch: int,
-    watch: Watch,
-    rate_factors: Sequence[float],
-    source: BatchSource,
-) -> tuple[float, float, float]:
-    """One pass over the training samples: mean loss, accuracy and seconds.
+    experiment: Experiment, trainer: Trainer, batches: Batches, epoch: int, rate_factors: Sequence[float]
+) -> Trained:
+    """Train for one pass over the training samples.
 
-    rate_factors: the factor of the learning rate for each step.
+    Args:
+        experiment: The experiment.
+        trainer: The backend's trainer of the phase.
+        batches: The source of the batches.
+        epoch: Counted from 1.
+        rate_factors: The learning rates' factor at each step.
+
+    Returns:
+        Mean loss and accuracy over the epoch's examples, and the time it took.
+
+    Raises:
+        Diverged: The loss became NaN or infinite.
+        RunError: The input pipeline gave fewer or more images than count in an epoch.
     """
+    spec, counted = experiment.spec, experiment.plan.trained_images
     start = time.perf_counter()
     loss_sum, correct, seen, unread = 0.0, 0, 0, 0
-    counted = counted_images(spec, len(data.train))
-    steps = math.ceil(counted / spec.batch_size)
-    for step, (images, labels) in enumerate(train_batches(backend, spec, transform, data, epoch, source), start=1):
+    steps = experiment.plan.steps_an_epoch
+    for step, (images, labels) in enumerate(counted_batches(spec, batches.train(epoch)), start=1):
         trainer.train_step(images, labels, rate_factors[step - 1])
         seen += len(labels)
         unread += 1
@@ -148,28 +172,15 @@ def train_epoch(
                 where = f"the loss became {new_loss} in epoch {epoch}, by step {step} of {steps}"
                 raise Diverged(diverged(where, spec))
             speed = seen / (time.perf_counter() - start)
-            watch.on_progress(unread, f"epoch {epoch}/{spec.epochs}: training, {speed:.1f} images/s")
+            experiment.watch.on_progress(unread, f"epoch {epoch}/{spec.epochs}: training, {speed:.1f} images/s")
             unread = 0
     if seen != counted:
         raise RunError(f"the input pipeline gave {seen} of {counted} training images in epoch {epoch}")
-    return loss_sum / seen, correct / seen, time.perf_counter() - start
+    return Trained(loss_sum / seen, correct / seen, time.perf_counter() - start)
 
 
-def train_batches(
-    backend: Backend,
-    spec: ExperimentSpec,
-    transform: transforms.Transform,
-    data: ImageData,
-    epoch: int,
-    source: BatchSource,
-) -> Iterator[tuple[Any, Any]]:
-    """An epoch of shuffled, augmented training batches as the backend's Trainer takes them."""
-    batches: Iterable[tuple[Any, Any]]
-    if spec.pipeline == "native":
-        batches = backend.native_train_batches(spec, transform, data.train, epoch)
-    else:
-        prepared = source.train_batches(spec, transform, data.train, epoch)
-        batches = (source.on_device(backend, images, labels) for images, labels in prepared)
+def counted_batches(spec: ExperimentSpec, batches: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Yield the batches that count: all, or only the full ones where `last_batch` is drop."""
     for images, labels in batches:
         if spec.last_batch == "keep" or len(labels) == spec.batch_size:
             yield images, labels

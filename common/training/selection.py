@@ -1,4 +1,4 @@
-"""What chooses between epochs, the validation images: early stopping and the best epoch. Test images choose nothing."""
+"""Early stopping and the choice of the best epoch, by the validation images; the test images choose nothing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from common.spec.experiment import ExperimentSpec
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The model after its best epoch."""
+    """The model after its best epoch, and its predictions then."""
 
     epoch: int
+    """Counted from 1."""
     arrays: Arrays
+    """Copies of all parameters and statistics."""
     validation: Predictions
     test: Predictions
 
 
 class Selection:
-    """Follows the validation loss, which resolves more than an accuracy of few images; of equal epochs the first is
-    the best. Patience begins anew with each phase, as the optimizer does."""
+    """Find the best epoch, and the end of a phase's patience, by the validation loss.
+
+    The loss resolves more than the accuracy of few images. Of equally good epochs the first is the best. Patience
+    begins anew with each phase, as the optimizer does.
+    """
 
     def __init__(self, spec: ExperimentSpec) -> None:
         self.spec = spec
@@ -32,13 +37,20 @@ class Selection:
         self.epochs_without_gain = 0
 
     def begin_phase(self) -> None:
-        """The epochs that follow are of a new phase."""
+        """Begin a new phase, to which the epochs that follow belong: patience starts again."""
         self.lowest_in_phase, self.epochs_without_gain = math.inf, 0
 
     def see(
         self, epoch: int, validation: Predictions | None, test: Predictions, to_arrays: Callable[[], Arrays]
     ) -> None:
-        """An epoch ended; `to_arrays` copies the model as it is now."""
+        """Take the results of an epoch that has ended.
+
+        Args:
+            epoch: Counted from 1.
+            validation: Predictions for the validation images; without them nothing is chosen.
+            test: Predictions for the test images, which are kept with the best epoch and choose nothing.
+            to_arrays: Copies the model as it is now; called only for a new best epoch that is to be kept.
+        """
         if validation is None:
             return
         loss = validation.loss
@@ -53,5 +65,5 @@ class Selection:
 
     @property
     def patience_is_over(self) -> bool:
-        """Whether the phase should end."""
+        """Whether the phase has had `early_stopping` epochs in a row without a lower validation loss."""
         return self.spec.early_stopping is not None and self.epochs_without_gain >= self.spec.early_stopping

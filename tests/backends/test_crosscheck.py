@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.batches.shared import SharedBatches
 from common.crosscheck import compare, probe, scenarios
 from common.crosscheck.compare import Probe
 from common.data.folder import ImageData
@@ -222,12 +223,9 @@ def test_other_adapters(monkeypatch, failures, fault) -> None:
     assert failures() == ["lora, sgd: losses", "lora, sgd: parameters"]
 
 
-@pytest.mark.parametrize("split", ["train_batches", "test_batches"])
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_dropped_last_batch(monkeypatch, examine, split) -> None:
-    from common.training import evaluation, loop
-
-    module = loop if split == "train_batches" else evaluation
-    whole = getattr(module, split)
-    monkeypatch.setattr(module, split, lambda *arguments: list(whole(*arguments))[:-1])
+    whole = getattr(SharedBatches, split)
+    monkeypatch.setattr(SharedBatches, split, lambda *arguments: list(whole(*arguments))[:-1])
     with pytest.raises(RunError, match="of 22 training|of 14 test"):
         examine()

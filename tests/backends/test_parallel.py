@@ -12,7 +12,7 @@ import pytest
 from common.contract.backend import Backend
 from common.data.folder import ImageData
 from common.system.errors import RunError, UserError
-from scripts.comparing import visible_gpus
+from scripts.compare.sharing import visible_gpus
 from tests.parallel_process import EXPERIMENTS, ROOT, run_experiment, run_processes, small_spec
 
 SGD = next(iter(EXPERIMENTS))
@@ -79,7 +79,7 @@ for count in (8, 7):
 def test_each_device_has_its_share_only(backend_name) -> None:
     """Numbers alone do not tell: they are the same where every device computes everything."""
     if backend_name != "jax":
-        pytest.skip("tests/common/test_parallel.py tells of processes")
+        pytest.skip("tests/common/devices/test_processes.py tells of processes")
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     printed = subprocess.run([sys.executable, "-c", SHARES], env=variables, capture_output=True, text=True, check=True)
     assert printed.stdout.splitlines() == ["[4, 4]", "[7, 7]"]

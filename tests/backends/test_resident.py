@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.batches import shared
-from common.batches.resident import ResidentImages
+from common.batches.resident import ResidentBatches
+from common.batches.shared import SharedBatches
 from common.contract.backend import Backend
 from common.contract.watch import Quiet
 from common.data.folder import ImageData
 from common.spec.experiment import ExperimentSpec
-from common.training import loop
 from tests.backends.conftest import largest_difference
 from tests.backends.test_inputs import CAFFE_LIKE, as_numpy, transform
+from tests.run_experiment import make_experiment
 
 DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
 
@@ -40,17 +40,11 @@ def test_batches_are_the_shared_pipelines(
     chosen = transform(train_crop=train_crop, test_resize=test_resize, **colours)
     changed = spec.replace(pipeline="resident", batch_size=4, device=device)
     backend.prepare(changed)
-    source, usual = ResidentImages(backend, changed, chosen, odd_sizes), shared.ImageSource()
-    pairs = [
-        (source.train_batches(changed, chosen, odd_sizes.train, 1),
-         usual.train_batches(changed, chosen, odd_sizes.train, 1)),
-        (source.test_batches(changed, chosen, odd_sizes.test),
-         usual.test_batches(changed, chosen, odd_sizes.test)),
-    ]  # fmt: skip
+    experiment = make_experiment(backend, changed, odd_sizes, transform=chosen)
+    source, usual = ResidentBatches(experiment), SharedBatches(experiment)
+    pairs = [(source.train(1), usual.train(1)), (source.test(odd_sizes.test), usual.test(odd_sizes.test))]
     for found, wanted in pairs:
-        for (places, labels), (images, wanted_labels) in zip(found, wanted, strict=True):
-            made, made_labels = source.on_device(backend, places, labels)
-            expected, expected_labels = backend.from_shared(images, wanted_labels)
+        for (made, made_labels), (expected, expected_labels) in zip(found, wanted, strict=True):
             made, expected = from_device(made), as_numpy(expected)
             assert (made.dtype, made.shape) == (expected.dtype, expected.shape)
             # Pixels are the same; a compiler may join or reorder the steps of the normalisation. One level of 255
@@ -68,7 +62,7 @@ def test_training_gives_the_numbers_of_the_shared_pipeline(backend, spec, pictur
         changed = spec.replace(pipeline=name, strategy=strategy, epochs=1, device=device, **changes)
         backend.prepare(changed)
         model = backend.build_models(changed).fine_tune
-        histories.append(loop.fit(backend, model, changed, pictures, watch=Quiet()))
+        histories.append(backend.train_fine_tuning(model, changed, pictures, watch=Quiet()))
     one, other = histories
     # Two roundings of a normalised pixel, through a forward pass and three steps.
     assert one.epochs[0].loss == pytest.approx(other.epochs[0].loss, rel=1e-5)

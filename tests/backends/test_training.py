@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.batches import shared
+from common.batches.shared import SharedBatches
 from common.contract.results import Predictions
 from common.contract.watch import Quiet, Watch
 from common.data import splits
@@ -15,10 +15,10 @@ from common.method import phases
 from common.method.phases import Phase
 from common.network import imagenet, resnet, source_classes, stages
 from common.network.stages import STAGES, stage_of
-from common.preprocessing import transforms
 from common.spec.experiment import StageMultiples
 from common.training import evaluation, loop, selection
 from tests.backends.conftest import largest_difference, only_phase
+from tests.run_experiment import make_experiment
 
 
 def train(backend, model, spec, batch, steps: int = 1, **changes):
@@ -308,8 +308,8 @@ def test_the_best_epoch_is_put_back(backend, models, spec, pictures, monkeypatch
     for name, array in backend.to_arrays(models.fine_tune).items():
         np.testing.assert_array_equal(array, after[1][name], err_msg=name)
     assert not np.array_equal(after[1]["fc.weight"], after[2]["fc.weight"])
-    transform = transforms.transform_for(changed)
-    again = evaluation.predict(backend, models.fine_tune, changed, transform, data.test, Quiet(), shared.ImageSource())
+    experiment = make_experiment(backend, changed, data)
+    again = evaluation.predict(experiment, models.fine_tune, data.test, SharedBatches(experiment))
     np.testing.assert_array_equal(again.logits, history.test.logits)
 
 

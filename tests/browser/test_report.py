@@ -11,7 +11,7 @@ import pytest
 from common.data.folder import read_folder
 from common.report import build
 from tests.browser.conftest import Watched
-from tests.common.report_runs import Runs, add_grid, made_up_data, write_photographs
+from tests.common.report.report_runs import Runs, add_grid, made_up_data, write_photographs
 
 Show = Callable[..., Watched]
 HOSTILE = ("</script><img src=x onerror=alert(1)>", r"$\alpha$ `a|b`", "寿司", "زيتون أخضر")

@@ -1,8 +1,9 @@
 """Drawn pictures of hot dogs and other food: the experiment's job without a download.
 
-Only Pillow and NumPy draw, from outlines, lights and noise; every picture depends on (seed, split, class, number)
+Only Pillow and NumPy draw, from outlines, lights and noise. Every picture depends on (seed, split, class, number)
 alone, so the same Pillow gives the same pixels anywhere, in any order. The files are PNG, which every framework
 decodes alike.
+
 Both classes get the same tables, plates, clutter, lights and side dishes, and much of the other food shares a hot
 dog's colours and outline (sausages without a bun, buns without a sausage, filled baguettes), so that no statistic of
 colour tells them apart.
@@ -34,13 +35,13 @@ CLASSES = ("hotdog", "not-hotdog")
 OVERSAMPLING = 2
 
 LOOKALIKE_SHARE = 0.25
-"""How much of the other food resembles a hot dog. At 0.5, 400 pictures are too few to learn from in a few epochs."""
+"""Share of the other food that resembles a hot dog. At 0.5, 400 pictures are too few to learn it in a few epochs."""
 
 _WORTH_A_PROCESS = 20
 
 
 class Defaults(NamedTuple):
-    """What `render` draws unless told otherwise."""
+    """The numbers of pictures, side in pixels and seed that `render` uses unless told otherwise."""
 
     train: int = 400
     test: int = 200
@@ -60,11 +61,20 @@ def render(
     progress: bool = True,
     workers: int | None = None,
 ) -> None:
-    """Write `root`/{train,test}/{hotdog,not-hotdog}/NNNN.png, RGB, `size` pixels square.
+    """Write `root`/{train,test}/{hotdog,not-hotdog}/NNNN.png: square RGB pictures.
 
-    `train` and `test` count the pictures of each split, half per class; `seed` gives another set of them.
-    `workers` processes (default: one per core) change the time it takes, never a pixel.
-    Raises UserError for a split of under two pictures and for a size below 16, RunError when a process fails.
+    Args:
+        root: The folder, made if need be.
+        train: Number of training pictures, half per class.
+        test: Number of test pictures, half per class.
+        size: Side of a picture in pixels.
+        seed: Another seed gives another set of pictures.
+        progress: Whether a progress bar may be shown.
+        workers: Number of processes, None for one per core; they change the time it takes, never a pixel.
+
+    Raises:
+        UserError: A split has fewer than two pictures, or the size is below 16. RunError comes from a process that
+            fails.
     """
     if min(train, test) < 2 or size < 16:
         raise UserError(f"The demo takes at least 2 pictures per split and 16 pixels, not {train}, {test} and {size}.")
@@ -79,7 +89,17 @@ def render(
 
 
 def render_share(root: Path, train: int, test: int, size: int, seed: int, share: int = 0, shares: int = 1) -> None:
-    """Draw every `shares`-th picture, from number `share` on, into folders that exist."""
+    """Draw every `shares`-th picture, from number `share` on, into folders that exist.
+
+    Args:
+        root: The folder of the data set.
+        train: Number of training pictures, as in `render`.
+        test: Number of test pictures.
+        size: Side of a picture in pixels.
+        seed: Seed of the set.
+        share: Number of this share, from 0.
+        shares: Number of shares in all.
+    """
     for path, (split, label, number) in list(_jobs(root, train, test))[share::shares]:
         picture(label, number, split=split, size=size, seed=seed).save(path, compress_level=2)
 
@@ -122,7 +142,18 @@ def _jobs(root: Path, train: int, test: int) -> Iterator[tuple[Path, tuple[int, 
 
 
 def picture(label: int, number: int, *, split: int = 0, size: int = DEFAULTS.size, seed: int = 0) -> Image.Image:
-    """One picture of class `label` (0 = hot dog), RGB, `size` pixels square; `split` is 0 for train, 1 for test."""
+    """Draw one picture.
+
+    Args:
+        label: The class: 0 is hot dog, 1 is other food.
+        number: Number of the picture in its class and split.
+        split: 0 for train, 1 for test.
+        size: Side in pixels.
+        seed: Seed of the set.
+
+    Returns:
+        The picture, RGB, `size` pixels square.
+    """
     state = np.random.SeedSequence((seed, split, label, number)).generate_state(4)
     random = np.random.RandomState(state)
     canvas = Canvas(size * OVERSAMPLING, random)

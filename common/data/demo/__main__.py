@@ -1,4 +1,4 @@
-"""One process of `render`: python -m common.data.demo ROOT TRAIN TEST SIZE SEED SHARE SHARES."""
+"""Draw one process's share of `render`: python -m common.data.demo ROOT TRAIN TEST SIZE SEED SHARE SHARES."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The drawing tools of the demo pictures: a float canvas lit from one side, poses, outlines and noise.
 
-Random draws use NumPy's RandomState, whose streams never change, so a picture is the same under every NumPy.
-Outlines are in a food's own units (its length is about 1); a Pose turns them into pixels.
+Random draws use NumPy's RandomState, whose streams never change, so a picture is the same under every NumPy. Outlines
+are in a food's own units (its length is about 1); a Pose turns them into pixels.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,10 @@ def _noise_field(finest: int) -> Pixels:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a thing lies: centre (x, y), pixels per unit, turn by `angle` (radians), then squash by `tilt` in y."""
+    """The place of a thing in the picture: its centre (x, y) in pixels, its scale and its turn.
+
+    A thing is turned by `angle` (radians), squashed by `tilt` in y, and drawn at `scale` pixels per unit.
+    """
 
     x: float
     y: float
@@ -45,7 +48,17 @@ class Pose:
     tilt: float = 1.0
 
     def place(self, points: Points) -> list[tuple[float, float]]:
-        """Own units (N, 2) -> pixels, to 1/64 of one."""
+        """Turn points in a thing's own units into pixels, rounded to 1/64 of one.
+
+        >>> Pose(100, 100, scale=10).place(np.array([[1.0, 0.5]]))
+        [(110.0, 105.0)]
+
+        Args:
+            points: (N, 2) in own units.
+
+        Returns:
+            N pairs (x, y) in pixels.
+        """
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         x = self.x + self.scale * (points[:, 0] * cos - points[:, 1] * sin)
         y = self.y + self.scale * self.tilt * (points[:, 0] * sin + points[:, 1] * cos)
@@ -53,24 +66,61 @@ class Pose:
         return list(zip((np.round(x * 64) / 64).tolist(), (np.round(y * 64) / 64).tolist(), strict=True))
 
     def part(self, u: float, v: float, turn: float = 0.0, size: float = 1.0) -> "Pose":
-        """The pose of a piece at (u, v) of this one."""
+        """Return the pose of a piece of the thing.
+
+        >>> Pose(100, 100, scale=10).part(1.0, 0.5, size=0.5)
+        Pose(x=110.0, y=105.0, scale=5.0, angle=0.0, tilt=1.0)
+
+        Args:
+            u: Place of the piece along the thing, in its own units.
+            v: Place of the piece across the thing.
+            turn: Turn of the piece against the thing, in radians.
+            size: Scale of the piece against the thing's.
+
+        Returns:
+            The pose.
+        """
         ((x, y),) = self.place(np.array([[u, v]]))
         return replace(self, x=x, y=y, scale=self.scale * size, angle=self.angle + turn)
 
 
 def planes(colour: Colour) -> Pixels:
-    """The colour in shape (3, 1, 1), to be spread over a picture's three planes."""
+    """Return a colour as an array (3, 1, 1), float32, to be spread over a picture's three planes."""
     return np.array(colour, np.float32)[:, None, None]
 
 
 def line(length: float, bend: float = 0.0, count: int = 33) -> Points:
-    """A centre line along x, bowed by `bend` in y."""
+    """Return a centre line along x, bowed by `bend` in y.
+
+    >>> line(2.0, bend=0.5, count=3)
+    array([[-1. ,  0. ],
+           [ 0. ,  0.5],
+           [ 1. ,  0. ]])
+
+    Args:
+        length: Length along x.
+        bend: Height of the bow in the middle.
+        count: Number of points.
+
+    Returns:
+        Points (count, 2).
+    """
     t = np.linspace(-1, 1, count)
     return np.stack([t * length / 2, bend * (1 - t * t)], axis=1)
 
 
 def ribbon(centre: Points, half_width: float, end: float = 6.0) -> Points:
-    """The outline around a centre line; `end` is how blunt its ends are (2 = lens, 12 = nearly square)."""
+    """Return the outline around a centre line.
+
+    Args:
+        centre: The centre line, (N, 2).
+        half_width: Half the width in the middle.
+        end: Bluntness of the ends: 2 makes a lens, 12 is nearly square. The half width is half_width * sqrt(1 -
+            |t|**end) for t from -1 to 1 along the line.
+
+    Returns:
+        Points (2 * N, 2).
+    """
     t = np.linspace(-1, 1, len(centre))
     along = np.gradient(centre, axis=0)
     along /= np.maximum(np.sqrt((along**2).sum(axis=1, keepdims=True)), 1e-9)
@@ -79,20 +129,20 @@ def ribbon(centre: Points, half_width: float, end: float = 6.0) -> Points:
 
 
 def wave(length: float, height: float, turns: float, bend: float = 0.0, count: int = 90) -> Points:
-    """A squeezed-out sauce line: a sine along a bowed centre line."""
+    """Return a line like squeezed-out sauce, (count, 2): a sine of `turns` periods along a bowed centre line."""
     points = line(length, bend, count)
     points[:, 1] += height * np.sin(np.linspace(0, 2 * np.pi * turns, count))
     return points
 
 
 def ellipse(rx: float, ry: float, start: float = 0.0, stop: float = 2 * np.pi, count: int = 48) -> Points:
-    """An ellipse, or the part of one between two angles."""
+    """Return an ellipse of half axes `rx` and `ry`, or its part between two angles in radians, as points (count, 2)."""
     t = np.linspace(start, stop, count)
     return np.stack([rx * np.cos(t), ry * np.sin(t)], axis=1)
 
 
 def box(width: float, height: float) -> Points:
-    """A rectangle around the origin."""
+    """Return the corners (4, 2) of a rectangle around the origin."""
     w, h = width / 2, height / 2
     return np.array([[-w, -h], [w, -h], [w, h], [-w, h]])
 
@@ -109,7 +159,15 @@ class Canvas:
         self.shadow = random.uniform(0.3, 0.65)
 
     def noise(self, shape: tuple[int, ...], finest: int = 2) -> Pixels:
-        """Smooth noise of a shape (height, width) in -1..1; `finest` is its smallest grain in pixels: 2, 8 or 32."""
+        """Return a random cut-out of smooth noise.
+
+        Args:
+            shape: Height and width.
+            finest: Smallest grain in pixels: 2, 8 or 32.
+
+        Returns:
+            (height, width) float32 in -1..1.
+        """
         height, width = shape
         field = _noise_field(finest)
         top = self.random.randint(0, _NOISE_SIDE - height + 1)
@@ -117,13 +175,13 @@ class Canvas:
         return field[top : top + height, left : left + width]
 
     def vary(self, colour: Colour, amount: float = 12.0) -> Colour:
-        """The colour, a little lighter or darker and a little off in each channel."""
+        """Return the colour a little lighter or darker, and a little off in each channel."""
         shift = self.random.uniform(-amount, amount)
         red, green, blue = np.clip(np.array(colour) + shift + self.random.uniform(-amount, amount, 3) / 2, 0, 255)
         return float(red), float(green), float(blue)
 
     def blob(self, rx: float, ry: float, wobble: float = 0.08) -> Points:
-        """An uneven ellipse."""
+        """Return an uneven ellipse as points (N, 2); `wobble` bounds each of the three waves along its outline."""
         points = ellipse(rx, ry)
         t = np.linspace(0, 2 * np.pi, len(points))
         swing = np.ones(len(points))
@@ -132,11 +190,11 @@ class Canvas:
         return points * swing[:, None]
 
     def shape(self, pose: Pose, outline: Points, colour: Colour, **look: Any) -> None:
-        """Fill one outline; `look` is what `paint` takes."""
+        """Fill one outline with a colour; `look` goes to `paint`."""
         self.shapes(pose, [outline], colour, **look)
 
     def shapes(self, pose: Pose, outlines: Sequence[Points], colour: Colour, **look: Any) -> None:
-        """Fill several outlines of one material at once."""
+        """Fill several outlines of one material at once; `look` goes to `paint`."""
         mask = Image.new("L", (self.size, self.size))
         draw = ImageDraw.Draw(mask)
         for outline in outlines:
@@ -144,7 +202,7 @@ class Canvas:
         self.paint(mask, colour, pose, **look)
 
     def strokes(self, pose: Pose, lines: Sequence[Points], width: float, colour: Colour, **look: Any) -> None:
-        """Draw lines with round ends, `width` in the pose's units."""
+        """Draw lines with round ends, `width` in the pose's units; `look` goes to `paint`."""
         mask = Image.new("L", (self.size, self.size))
         draw = ImageDraw.Draw(mask)
         pixels = max(1.5, width * pose.scale)
@@ -174,10 +232,20 @@ class Canvas:
     ) -> None:
         """Lay a material on the masked pixels, shaded as if it bulged towards the viewer.
 
-        puff: how strongly; radius: how far from the edge it rounds off; rim: the colour it takes there; patch: a second
-        colour and how much of it shows (-1..1) in noise of the given grain; mottle: unevenness; gloss: strength of the
-        highlight; lift: its height, for the shadow; thick: the side seen when tilted; alpha: opacity.
-        Lengths are in the pose's units.
+        Args:
+            mask: Mode L, of the canvas's size: 255 where the material lies.
+            colour: Its colour.
+            pose: Its pose, whose units all lengths have.
+            puff: Strength of the bulge; negative for a hollow.
+            radius: Distance from the edge over which it rounds off.
+            rim: The colour that it takes at its edge.
+            patch: A second colour, and how much of it shows (-1..1) in noise.
+            mottle: Strength of the unevenness.
+            grain: Smallest grain in pixels of the noise of `patch`.
+            gloss: Strength of the highlight.
+            lift: Height above the ground, for the shadow.
+            thick: Height of the side that is seen when tilted.
+            alpha: Opacity.
         """
         if thick and pose.tilt < 0.95:
             drop = max(1, round(thick * pose.scale * (1 - pose.tilt**2) ** 0.5))

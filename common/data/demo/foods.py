@@ -26,7 +26,7 @@ FRIED: tuple[Colour, ...] = ((224, 172, 78), (206, 148, 64), (232, 190, 104))
 
 
 def burger(canvas: Canvas, pose: Pose) -> None:
-    """A burger, stacked and seen from the side, or from above."""
+    """Draw a burger, stacked and seen from the side, or from above."""
     random = canvas.random
     bun = pick(canvas, BUNS)
     if random.rand() < 0.5:
@@ -63,7 +63,7 @@ def burger(canvas: Canvas, pose: Pose) -> None:
 
 
 def whole_pizza(canvas: Canvas, pose: Pose) -> None:
-    """A round pizza, cut into slices, with pepperoni, olives and basil."""
+    """Draw a round pizza, cut into slices, with pepperoni, olives and basil."""
     random = canvas.random
     canvas.shape(
         pose,
@@ -102,7 +102,7 @@ def whole_pizza(canvas: Canvas, pose: Pose) -> None:
 
 
 def pizza_slice(canvas: Canvas, pose: Pose) -> None:
-    """A slice of pizza."""
+    """Draw a slice of pizza."""
     wedge = np.array([[-0.5, -0.3], [0.55, 0.0], [-0.5, 0.3]])
     canvas.shape(
         pose,
@@ -130,7 +130,7 @@ def pizza_slice(canvas: Canvas, pose: Pose) -> None:
 
 
 def open_sandwich(canvas: Canvas, pose: Pose) -> None:
-    """A slice of bread with salami, cheese or tomato, and a line of sauce."""
+    """Draw a slice of bread with salami, cheese or tomato, and at times a line of sauce."""
     random = canvas.random
     slice_ = np.concatenate([ellipse(0.42, 0.2, np.pi, 2 * np.pi) - [0, 0.18], [[0.38, 0.38], [-0.38, 0.38]]])
     canvas.shape(pose, slice_ * 1.08, pick(canvas, BUNS), puff=0.5, radius=0.05, lift=0.07, thick=0.08)
@@ -148,7 +148,7 @@ def open_sandwich(canvas: Canvas, pose: Pose) -> None:
 
 
 def fries(canvas: Canvas, pose: Pose) -> None:
-    """A heap of fries, with ketchup over them now and then."""
+    """Draw a heap of fries, with ketchup or another sauce over them now and then."""
     random = canvas.random
     for _ in range(3):
         sticks = []
@@ -162,7 +162,7 @@ def fries(canvas: Canvas, pose: Pose) -> None:
 
 
 def salad(canvas: Canvas, pose: Pose) -> None:
-    """A bowl of salad."""
+    """Draw a bowl of salad."""
     random = canvas.random
     canvas.shape(
         pose,
@@ -183,7 +183,7 @@ def salad(canvas: Canvas, pose: Pose) -> None:
 
 
 def donut(canvas: Canvas, pose: Pose) -> None:
-    """A glazed ring with sprinkles."""
+    """Draw a glazed ring with sprinkles."""
     hole = ellipse(0.15, 0.15)[::-1]
     canvas.shape(
         pose, np.concatenate([ellipse(0.46, 0.46), hole]), pick(canvas, BUNS), puff=0.5, radius=0.07, lift=0.09
@@ -215,7 +215,7 @@ def donut(canvas: Canvas, pose: Pose) -> None:
 
 
 def croissant(canvas: Canvas, pose: Pose) -> None:
-    """A croissant, built of overlapping rolls."""
+    """Draw a croissant, built of overlapping rolls."""
     brown = pick(canvas, BUNS[:4])
     for offset in sorted(np.linspace(-0.44, 0.44, 7), key=lambda u: -abs(u)):
         roll = pose.part(offset, 0.9 * offset**2, np.pi / 2 + offset * 1.4)
@@ -233,7 +233,7 @@ def croissant(canvas: Canvas, pose: Pose) -> None:
 
 
 def sushi(canvas: Canvas, pose: Pose) -> None:
-    """Rolls and two kinds of nigiri in a row."""
+    """Draw three rolls in a row above two nigiri."""
     for column in range(3):
         place = pose.part((column - 1) * 0.36, -0.2)
         canvas.shape(place, ellipse(0.16, 0.16), (34, 40, 38), puff=0.4, lift=0.06, thick=0.12)
@@ -252,7 +252,7 @@ def sushi(canvas: Canvas, pose: Pose) -> None:
 
 
 def ice_cream(canvas: Canvas, pose: Pose) -> None:
-    """A cone with one to three scoops."""
+    """Draw a cone with one to three scoops."""
     canvas.shape(
         pose.part(0.25, 0),
         np.array([[-0.2, -0.2], [0.5, 0.0], [-0.2, 0.2]]),
@@ -278,7 +278,7 @@ def ice_cream(canvas: Canvas, pose: Pose) -> None:
 
 
 def cake(canvas: Canvas, pose: Pose) -> None:
-    """A slice of layered cake with a berry."""
+    """Draw a slice of layered cake with a berry."""
     up = Pose(pose.x, pose.y, pose.scale, canvas.random.uniform(-0.3, 0.3))
     sponge = pick(canvas, ((226, 184, 116), (110, 62, 42), (170, 50, 46)))
     cream = pick(canvas, ((246, 236, 218), (240, 196, 200), (96, 54, 38)))
@@ -298,7 +298,7 @@ def cake(canvas: Canvas, pose: Pose) -> None:
 
 
 def breakfast(canvas: Canvas, pose: Pose) -> None:
-    """Fried eggs with strips of bacon."""
+    """Draw fried eggs with strips of bacon."""
     for row in range(canvas.random.randint(1, 3)):
         egg = pose.part(-0.2 + row * 0.4, -0.16 + row * 0.06)
         canvas.shape(egg, canvas.blob(0.25, 0.23, 0.1), (246, 243, 234), puff=0.4, lift=0.03, rim=(222, 190, 130))
@@ -311,7 +311,7 @@ def breakfast(canvas: Canvas, pose: Pose) -> None:
 
 
 def spaghetti(canvas: Canvas, pose: Pose) -> None:
-    """A nest of spaghetti with tomato sauce and meat balls."""
+    """Draw a nest of spaghetti with tomato sauce and meat balls."""
     random = canvas.random
     canvas.shape(pose, canvas.blob(0.5, 0.5), (206, 164, 92), puff=0.4, radius=0.15, lift=0.05)
     for _ in range(3):
@@ -329,7 +329,7 @@ def spaghetti(canvas: Canvas, pose: Pose) -> None:
 
 
 def sauced_plate(canvas: Canvas, pose: Pose) -> None:
-    """Fried nuggets under zigzags of ketchup and mustard."""
+    """Draw fried nuggets under zigzags of ketchup and mustard."""
     for spot in canvas.random.uniform(-0.34, 0.34, (6, 2)):
         canvas.shape(
             pose.part(*spot),

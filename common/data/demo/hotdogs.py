@@ -21,7 +21,7 @@ SAUCES: tuple[Colour, ...] = (MUSTARD, MUSTARD, KETCHUP, KETCHUP, (240, 230, 205
 
 
 def sausage(canvas: Canvas, pose: Pose, length: float = 1.1, half_width: float = 0.09, bend: float = 0.0) -> None:
-    """One sausage, glossy, sometimes with char marks."""
+    """Draw one sausage, glossy, sometimes with char marks."""
     random = canvas.random
     colour = pick(canvas, SAUSAGES)
     centre = line(length, bend)
@@ -42,7 +42,7 @@ def sausage(canvas: Canvas, pose: Pose, length: float = 1.1, half_width: float =
 
 
 def squiggle(canvas: Canvas, pose: Pose, colour: Colour, length: float, height: float, bend: float = 0.0) -> None:
-    """Sauce squeezed out in a wavy or straight line."""
+    """Draw sauce squeezed out in a wavy or straight line."""
     random = canvas.random
     turns = random.choice([0.5, 3, 4, 5.5, 7])
     path = wave(length, height if turns > 1 else height * 0.3, turns, bend)
@@ -55,7 +55,7 @@ def squiggle(canvas: Canvas, pose: Pose, colour: Colour, length: float, height: 
 def sprinkle(
     canvas: Canvas, pose: Pose, colour: Colour, reach: tuple[float, float], count: int, bit: float = 0.024
 ) -> None:
-    """Small bits strewn over an area of half axes `reach`."""
+    """Draw small bits strewn over an area of half axes `reach`."""
     random = canvas.random
     spots = random.uniform(-1, 1, (count, 2)) * reach
     bits: list[Points] = []
@@ -68,7 +68,7 @@ def sprinkle(
 def bun_half(
     canvas: Canvas, pose: Pose, colour: Colour, half_width: float, bend: float = 0.0, length: float = 1.0
 ) -> None:
-    """One long, soft piece of bread, browner on top than at its edge."""
+    """Draw one long, soft piece of bread, browner on top than at its edge."""
     pale = (min(255, colour[0] + 14), min(255, colour[1] + 22), min(255, colour[2] + 26))
     canvas.shape(
         pose, ribbon(line(length, bend), half_width, 7), colour,
@@ -101,7 +101,7 @@ def _topping(canvas: Canvas, pose: Pose, bend: float) -> None:
 
 
 def hot_dog(canvas: Canvas, pose: Pose) -> None:
-    """A sausage in a split bun, seen from above, from the side of the split, or wrapped in paper at one end."""
+    """Draw a sausage in a split bun, seen from above or from the side of the split, at times with paper at one end."""
     random = canvas.random
     bend = random.uniform(-0.07, 0.07)
     colour = pick(canvas, BUNS)

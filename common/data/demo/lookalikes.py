@@ -1,4 +1,4 @@
-"""Other food that shares a hot dog's outline or colours, and says so on purpose."""
+"""Other food that shares a hot dog's outline or colours, so that these alone do not tell the classes apart."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ TOMATO: Colour = (200, 48, 34)
 
 
 def sausages_without_bun(canvas: Canvas, pose: Pose) -> None:
-    """Two to four sausages side by side, with a line of mustard or a heap of something green."""
+    """Draw two to four sausages side by side, at times with a line of sauce or something green."""
     random = canvas.random
     for row in range(random.randint(2, 5)):
         place = pose.part(random.uniform(-0.06, 0.06), (row - 1) * 0.23, random.uniform(-0.12, 0.12))
@@ -23,7 +23,7 @@ def sausages_without_bun(canvas: Canvas, pose: Pose) -> None:
 
 
 def bun_without_sausage(canvas: Canvas, pose: Pose) -> None:
-    """A long bun, closed or opened on nothing but its crumb, perhaps buttered with sauce."""
+    """Draw a long bun, closed, or opened on nothing but its crumb and perhaps a line of sauce."""
     colour, wide = pick(canvas, BUNS), canvas.random.uniform(0.2, 0.26)
     if canvas.random.rand() < 0.5:
         bun_half(canvas, pose, colour, wide)
@@ -38,7 +38,7 @@ def bun_without_sausage(canvas: Canvas, pose: Pose) -> None:
 
 
 def baguette(canvas: Canvas, pose: Pose) -> None:
-    """A filled baguette: lettuce, tomato slices, cheese and ham between two long halves."""
+    """Draw a filled baguette: lettuce, tomato slices, and cheese or ham between two long halves."""
     random = canvas.random
     colour = pick(canvas, BUNS)
     bun_half(canvas, pose.part(0, 0.12), colour, 0.17, length=1.2)
@@ -56,7 +56,7 @@ def baguette(canvas: Canvas, pose: Pose) -> None:
 
 
 def eclair(canvas: Canvas, pose: Pose) -> None:
-    """A long pastry iced in chocolate, with a line of icing that might be mustard."""
+    """Draw a long iced pastry, at times with a line of icing that might be mustard."""
     bun_half(canvas, pose, pick(canvas, BUNS), 0.19, length=0.95)
     icing = pick(canvas, ((92, 48, 30), (120, 64, 40), (236, 208, 170), (206, 120, 130)))
     canvas.shape(pose, ribbon(line(0.86), 0.13, 7), icing, puff=0.5, radius=0.06, gloss=0.55, lift=0.02)
@@ -65,7 +65,7 @@ def eclair(canvas: Canvas, pose: Pose) -> None:
 
 
 def corn(canvas: Canvas, pose: Pose) -> None:
-    """A cob of corn, buttered and sometimes charred, with its husk."""
+    """Draw a cob of corn, buttered and charred in places, at times with its husk."""
     husk = [ribbon(line(0.6, 0.1), 0.09, 2) + [-0.5, 0.1], ribbon(line(0.6, -0.1), 0.09, 2) + [-0.5, -0.1]]
     if canvas.random.rand() < 0.6:
         canvas.shapes(pose, husk, pick(canvas, GREENS), puff=0.5, radius=0.04, lift=0.04)
@@ -80,7 +80,7 @@ def corn(canvas: Canvas, pose: Pose) -> None:
 
 
 def banana(canvas: Canvas, pose: Pose) -> None:
-    """One or two bananas."""
+    """Draw one or two bananas."""
     for turn in np.arange(canvas.random.randint(1, 3)) * 0.35:
         place = pose.part(0, turn * 0.5, turn)
         yellow = canvas.vary((238, 206, 78))
@@ -99,7 +99,7 @@ def banana(canvas: Canvas, pose: Pose) -> None:
 
 
 def carrots(canvas: Canvas, pose: Pose) -> None:
-    """A bundle of carrots with green tops."""
+    """Draw a bundle of carrots with green tops."""
     for row in range(canvas.random.randint(2, 5)):
         place = pose.part(0, (row - 1.2) * 0.19, canvas.random.uniform(-0.15, 0.15))
         tops = [wave(0.34, 0.03, 1.5) @ np.array([[1, s], [-s, 1]]) - [0.6, s * 0.2] for s in (-0.35, 0.0, 0.35)]
@@ -111,7 +111,7 @@ def carrots(canvas: Canvas, pose: Pose) -> None:
 
 
 def churros(canvas: Canvas, pose: Pose) -> None:
-    """Ridged sticks of fried dough, with sugar."""
+    """Draw ridged sticks of fried dough, with sugar."""
     for row in range(canvas.random.randint(2, 5)):
         place = pose.part(0, (row - 1.2) * 0.17, canvas.random.uniform(-0.2, 0.2))
         canvas.shape(
@@ -126,7 +126,7 @@ def churros(canvas: Canvas, pose: Pose) -> None:
 
 
 def taco(canvas: Canvas, pose: Pose) -> None:
-    """A folded shell with meat, lettuce, tomato and cheese along its edge."""
+    """Draw a folded shell with meat, lettuce, tomato and cheese along its edge."""
     random = canvas.random
     shell = canvas.vary((228, 182, 96))
     half = np.concatenate([ellipse(0.55, 0.46, np.pi, 2 * np.pi), [[0.55, 0.03], [-0.55, 0.03]]])

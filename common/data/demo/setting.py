@@ -1,4 +1,4 @@
-"""What surrounds the food: table tops, plates and papers, and the things that lie about. The same for both classes."""
+"""The surroundings of the food, the same for both classes: table tops, plates, papers, and things that lie about."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ GREENS: tuple[Colour, ...] = ((82, 135, 52), (110, 160, 60), (58, 110, 48))
 
 
 def pick(canvas: Canvas, colours: tuple[Colour, ...]) -> Colour:
-    """One of the colours, varied a little."""
+    """Return one of the colours, varied a little."""
     return canvas.vary(colours[canvas.random.randint(len(colours))])
 
 
@@ -270,7 +270,7 @@ CLUTTER: tuple[Callable[[Canvas, Pose], None], ...] = (
 
 
 def finish(canvas: Canvas, size: int) -> Image.Image:
-    """Light the scene, reduce it to `size` pixels and add what a camera adds: colour cast, vignette, blur, grain."""
+    """Light the scene, reduce it to `size` pixels, and add a camera's colour cast, vignette, blur and grain."""
     random = canvas.random
     exposed = np.ascontiguousarray(np.clip(canvas.pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0))
     shot = Image.fromarray(exposed).resize((size, size), Image.Resampling.LANCZOS)

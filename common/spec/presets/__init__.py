@@ -10,17 +10,27 @@ from common.system.errors import UserError
 
 
 def preset_names() -> list[str]:
-    """The names that `load_preset` takes, sorted."""
+    """Return the names that `load_preset` takes, sorted."""
     return sorted(path.stem for path in _preset_folder().glob("*.toml"))
 
 
 def load_preset(name: str, strategy: str | None = None) -> ExperimentSpec:
-    """The spec of a preset, for one strategy.
+    """Read the spec of a preset, for one strategy.
 
-    A preset is a TOML file: `[spec]` with fields of ExperimentSpec, `[strategy.<name>]` with fields that differ for
-    that strategy, and for people `description`, `source` (the text it comes from), `command`, `strategies` (what the
-    command runs), `expected` (the accuracies that the text reports) and `notes`. `extends` names a preset that it
-    takes over what it does not say. Raises UserError for an unknown name or an invalid value.
+    A preset is a TOML file. Its table `[spec]` has fields of ExperimentSpec, and `[strategy.<name>]` has fields that
+    differ for that strategy. For people there are `description`, `source` (the text it comes from), `command`,
+    `strategies` (those that the command runs), `expected` (the accuracies that the text reports) and `notes`. `extends`
+    names another preset, whose values hold wherever this one has none.
+
+    Args:
+        name: One of `preset_names`.
+        strategy: The strategy; None for that of `[spec]`, or `fine-tune` where it names none.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UserError: There is no such preset, or a value in it is invalid.
     """
     values = read_preset(name)
     chosen = strategy or values["spec"].get("strategy", "fine-tune")
@@ -32,7 +42,17 @@ def load_preset(name: str, strategy: str | None = None) -> ExperimentSpec:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The tables of a preset's TOML file over those of the preset it extends; raises UserError for an unknown name."""
+    """Read the tables of a preset's TOML file, laid over those of the preset that it extends.
+
+    Args:
+        name: One of `preset_names`.
+
+    Returns:
+        The tables of the file; those of both presets are merged key by key.
+
+    Raises:
+        UserError: There is no such preset.
+    """
     import tomllib
 
     if name not in preset_names():

@@ -1,0 +1,7 @@
+"""Entry point of `python -m scripts.run`."""
+
+from scripts.cli.command import backend_wanted, start
+from scripts.run import main
+
+if __name__ == "__main__":
+    start("run", main, backend_wanted)
