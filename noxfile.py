@@ -10,7 +10,10 @@ session here has one of nox's own, and an `environment-<name>` session is only f
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -28,11 +31,13 @@ nox.options.sessions = [
     "lint",
     "types",
     "tests-common",
-    *(f"tests-{name}" for name in backends.NAMES),
+    "tests-backends",
     "crosscheck-short",
 ]
 # Two processes, if there are two cores: the tests' tensors are too small for threads, and TensorFlow takes GB for each.
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "2")
+# The order in which two backends at a time are done soonest.
+LONGEST_FIRST = ("jax", "keras", "torch", "mxnet")
 # Enough to see every definition, in a few minutes.
 SHORT_CROSSCHECK = ("--short", "--image-size", "72", "--batch-size", "8", "--steps", "6", "--train-limit", "50")
 
@@ -87,13 +92,60 @@ def crosscheck_short(session: nox.Session) -> None:
     session.run(python_of(session, "tools"), *command, external=True)
 
 
+def tests_of_backend(name: str, *arguments: str) -> list[str]:
+    """Return pytest's arguments for the tests of a backend."""
+    return ["-m", "pytest", "tests/backends", "--backend", name, *arguments]
+
+
+def variables_of_tests(session: nox.Session) -> dict[str, str]:
+    """Return the environment variables of a backend's tests."""
+    return {
+        # The tests' tensors are small: a second thread costs more than it brings, most on a busy machine.
+        "OMP_NUM_THREADS": "1",
+        # What one test, or a process that it starts, has compiled serves the others.
+        "JAX_COMPILATION_CACHE_DIR": session.create_tmp(),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+@nox.session(name="tests-backends", venv_backend="none")
+def tests_backends(session: nox.Session) -> None:
+    """Test all backends, two at a time, each in its environment and in one process."""
+    pythons = {}
+    for name in LONGEST_FIRST:
+        try:
+            pythons[name] = str(use.ensure(name))
+        except definitions.InterpreterMissing as missing:
+            session.warn(str(missing))
+        except definitions.EnvironmentFailed as broken:
+            session.error(str(broken))
+    variables = {**os.environ, **variables_of_tests(session)}
+
+    def run(name: str) -> tuple[str, subprocess.CompletedProcess[str]]:
+        command = [pythons[name], *tests_of_backend(name, *session.posargs)]
+        return name, subprocess.run(
+            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+
+    failed = []
+    # In one process a framework compiles each step once; a second process of its own would compile it again.
+    with ThreadPoolExecutor(2) as pool:
+        for done in as_completed([pool.submit(run, name) for name in pythons]):
+            name, result = done.result()
+            session.log(f"tests of {name}:")
+            print(result.stdout, flush=True)
+            failed += [name] if result.returncode else []
+    if failed:
+        session.error(f"tests failed: {', '.join(failed)}")
+
+
 def add_sessions_of_backend(name: str) -> None:
     """Define `tests-<name>`."""
 
     def tests(session: nox.Session) -> None:
-        command = ["-m", "pytest", *IN_PARALLEL, "tests/backends", "--backend", name, *session.posargs]
-        # The tests' tensors are small: a second thread costs more than it brings, most on a busy machine.
-        session.run(python_of(session, name), *command, env={"OMP_NUM_THREADS": "1"}, external=True)
+        command = tests_of_backend(name, *IN_PARALLEL, *session.posargs)
+        session.run(python_of(session, name), *command, env=variables_of_tests(session), external=True)
 
     tests.__doc__ = f"Test the {name} backend in its environment."
     nox.session(name=f"tests-{name}", venv_backend="none")(tests)
