@@ -1,4 +1,4 @@
-"""Which runs a comparison has, and which are done already."""
+"""Plan the runs of a comparison, and find those that are done already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many runs at the same time, and which cores and GPUs each has."""
+"""Share the machine among the runs of a comparison: how many at a time, and the cores and GPUs of each."""
 
 from __future__ import annotations
 

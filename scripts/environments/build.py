@@ -123,7 +123,7 @@ def _candidates(version: str) -> Iterator[list[str]]:
 
 
 def _create(interpreter: Sequence[str], folder: Path) -> None:
-    """Create an empty environment by the first means there is: venv, virtualenv, or a virtualenv that pip fetches."""
+    """Create an empty environment by the first means there is: venv, virtualenv, or a virtualenv fetched by pip."""
     if _can_run(interpreter, "import ensurepip; ensurepip.version()"):
         _run([*interpreter, "-m", "venv", str(folder)], "creating the environment")
     elif _can_run(interpreter, "import virtualenv"):
