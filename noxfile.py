@@ -11,6 +11,7 @@ session here has one of nox's own, and an `environment-<name>` session is only f
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
 import backends  # noqa: E402
+from scripts.cli import sharing  # noqa: E402
 from scripts.environments import definitions, use  # noqa: E402
 
 if __name__ == "__main__":
@@ -122,20 +124,27 @@ def tests_backends(session: nox.Session) -> None:
             session.error(str(broken))
     variables = {**os.environ, **variables_of_tests(session)}
 
-    def run(name: str) -> tuple[str, subprocess.CompletedProcess[str]]:
-        command = [pythons[name], *tests_of_backend(name, *session.posargs)]
-        return name, subprocess.run(
-            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
+    def run(name: str) -> tuple[str, str, int]:
+        command, job = [pythons[name], *tests_of_backend(name, *session.posargs)], free.get()
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with subprocess.Popen(command, env=variables, **options) as process:
+            # Frameworks take as many threads as there are cores for them.
+            sharing.bind(process.pid, sharing.cores_of(job, 2))
+            output, _ = process.communicate()
+        free.put(job)
+        return name, output, process.returncode
 
-    failed = []
+    failed: list[str] = []
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for job in range(2):
+        free.put(job)
     # In one process a framework compiles each step once; a second process of its own would compile it again.
     with ThreadPoolExecutor(2) as pool:
         for done in as_completed([pool.submit(run, name) for name in pythons]):
-            name, result = done.result()
+            name, output, code = done.result()
             session.log(f"tests of {name}:")
-            print(result.stdout, flush=True)
-            failed += [name] if result.returncode else []
+            print(output, flush=True)
+            failed += [name] if code else []
     if failed:
         session.error(f"tests failed: {', '.join(failed)}")
 

@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     from common.runs.output import reserved
     from common.spec.presets import read_preset
     from common.system.errors import UserError
-    from scripts.compare import processes, sharing
+    from scripts.cli import sharing
+    from scripts.compare import processes
     from scripts.compare.plan import plan_runs
     from scripts.compare.view import ComparisonView
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from common.runs.record import PREDICTIONS, RECORD, RunRecord, read_record
 from common.system.errors import UserError
+from scripts.cli.sharing import bind, cores_of, gpus_of, visible_gpus
 from scripts.compare.plan import Run
-from scripts.compare.sharing import bind, cores_of, gpus_of, visible_gpus
 from scripts.environments import definitions, use
 
 LOG = "log.txt"

@@ -10,13 +10,13 @@ def main(arguments: list[str]) -> int:
     from common.crosscheck import compare, probe, scenarios
     from common.crosscheck.scenarios import YARDSTICK_BACKEND
     from scripts.cli.options import CrosscheckOptions
-    from scripts.crosscheck.probes import find_backends, run_probe, show, write_json
+    from scripts.crosscheck.probes import find_backends, run_probes, show, write_json
 
     options = tyro.cli(CrosscheckOptions, prog="python -m scripts.crosscheck", args=arguments)
     names = find_backends(options.backends)
     options.output.mkdir(parents=True, exist_ok=True)
     runs = [(YARDSTICK_BACKEND, "fp64"), *((name, "fp32") for name in names)]
-    files = {run: run_probe(options, *run) for run in runs}
+    files = dict(zip(runs, run_probes(options, runs), strict=True))
     read = {run: compare.Probe(*probe.read(path)) for run, path in files.items()}
     yardstick = read.pop((YARDSTICK_BACKEND, "fp64"))
     probes = {name: found for (name, _), found in read.items()}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from common.system.errors import RunError, UserError
 from common.system.files import write_atomically
 from scripts.cli.display import console
 from scripts.cli.options import CrosscheckOptions
+from scripts.cli.sharing import bind, cores_of, visible_gpus
 from scripts.environments.definitions import ready_python
 from scripts.environments.use import project_variables
 
@@ -51,13 +55,40 @@ def find_backends(wanted: tuple[str, ...]) -> list[str]:
     return found
 
 
-def run_probe(options: CrosscheckOptions, backend: str, precision: str) -> Path:
+def run_probes(options: CrosscheckOptions, runs: Sequence[tuple[str, str]]) -> list[Path]:
+    """Run probes, two at a time on a CPU, each on its half of the cores.
+
+    Args:
+        options: The options of crosscheck.
+        runs: Backend and precision of each probe.
+
+    Returns:
+        The paths of the probe files.
+    """
+    jobs = 2 if options.device == "cpu" or not visible_gpus() else 1
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for job in range(jobs):
+        free.put(job)
+
+    def run(backend: str, precision: str) -> Path:
+        job = free.get()
+        try:
+            return run_probe(options, backend, precision, cores_of(job, jobs))
+        finally:
+            free.put(job)
+
+    with console.status(f"{options.steps} steps of each way to train"), ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(run, *zip(*runs, strict=True)))
+
+
+def run_probe(options: CrosscheckOptions, backend: str, precision: str, cores: set[int]) -> Path:
     """Run one backend's probe in its environment.
 
     Args:
         options: The options of crosscheck.
         backend: The backend.
         precision: `fp32`, or `fp64` for the yardstick.
+        cores: The cores that the probe may use.
 
     Returns:
         The path of the probe file.
@@ -72,10 +103,11 @@ def run_probe(options: CrosscheckOptions, backend: str, precision: str) -> Path:
         *options.probe_arguments(),
     ]  # fmt: skip
     start = time.perf_counter()
-    with console.status(f"{backend}, {precision}: {options.steps} steps of each way to train"):
-        result = subprocess.run(command, env={**os.environ, **project_variables()}, check=False)
-    if result.returncode or not path.exists():
-        raise RunError(f"the probe of {backend} failed (exit code {result.returncode}); its message is above")
+    with subprocess.Popen(command, env={**os.environ, **project_variables()}) as process:
+        bind(process.pid, cores)
+        code = process.wait()
+    if code or not path.exists():
+        raise RunError(f"the probe of {backend} failed (exit code {code}); its message is above")
     console.print(f"probed {backend}, {precision}, in {time.perf_counter() - start:.0f} s")
     return path
 

@@ -12,7 +12,7 @@ import pytest
 from common.contract.backend import Backend
 from common.data.folder import ImageData
 from common.system.errors import RunError, UserError
-from scripts.compare.sharing import visible_gpus
+from scripts.cli.sharing import visible_gpus
 from tests.parallel_process import EXPERIMENTS, ROOT, run_experiment, run_processes, small_spec
 
 SGD = next(iter(EXPERIMENTS))

@@ -19,8 +19,9 @@ from common.data.folder import ImageData
 from common.runs.record import read_record
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
+from scripts.cli import sharing
 from scripts.cli.options import CompareOptions, RunOptions, options_of, parse, parse_strategies
-from scripts.compare import processes, sharing
+from scripts.compare import processes
 from scripts.compare.plan import Run, plan_runs
 from scripts.compare.processes import Comparison
 from scripts.environments import definitions, use

@@ -1,4 +1,4 @@
-"""Share the machine among the runs of a comparison: how many at a time, and the cores and GPUs of each."""
+"""Share the machine among processes that work at the same time: how many, and the cores and GPUs of each."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ def cores_of(job: int, jobs: int) -> set[int]:
         jobs: Number of jobs.
 
     Returns:
-        The numbers of the cores; none where the system cannot bind processes to cores.
+        The numbers of the cores.
     """
-    if not hasattr(os, "sched_getaffinity"):
-        return set()
     cores = sorted(os.sched_getaffinity(0))
     return set(cores[job::jobs]) or {cores[job % len(cores)]}
 
