@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.cli.command import backend_wanted, start
+from scripts.cli.command import start
+from scripts.cli.lookup import backend_wanted
 
 
 def main(arguments: list[str]) -> int:

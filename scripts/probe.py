@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.cli.command import start, value_of
+from scripts.cli.command import start
+from scripts.cli.lookup import value_of
 
 
 def backend_of(arguments: list[str]) -> str | None:

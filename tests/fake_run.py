@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import backends
 import scripts.run
-from scripts.cli import command
+from scripts.cli import command, lookup
 from tests.fake_backend import FakeBackend
 
 if __name__ == "__main__":
     backends.load = lambda name: FakeBackend()
     command.hand_over = lambda *arguments: None
-    command.start("run", scripts.run.main, command.backend_wanted)
+    command.start("run", scripts.run.main, lookup.backend_wanted)

@@ -112,6 +112,8 @@ def test_files_stay_short_enough_to_read() -> None:
         ("common/spec/names.py", "import backends", "scripts -> backends -> common"),
         ("common/network/stages.py", "import common.training.loop", "Each room of common uses rooms below it only"),
         ("backends/torch/weights.py", "import backends.jax.weights", "No backend knows another"),
+        ("scripts/cli/messages.py", "import scripts.run.launch", "Commands use what all share, never one another"),
+        ("common/spec/names.py", "import common.spec.presets", "No cycles"),
     ],
 )
 def test_an_import_that_points_up_breaks_a_contract(tmp_path: Path, file: str, planted: str, broken: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scripts.cli.command import value_of
+from scripts.cli.lookup import value_of
 
 
 def backend_of(arguments: list[str]) -> str | None:
     """Return the backend that --backend names (torch by default), or None where only help is wanted."""
-    from scripts.cli.command import wants_help
+    from scripts.cli.lookup import wants_help
 
     return None if wants_help(arguments) else value_of(arguments, "--backend") or "torch"
 

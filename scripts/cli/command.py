@@ -33,8 +33,7 @@ def start(
         command: The name of the command, `run` for `python -m scripts.run`.
         main: Does the work: takes the arguments and returns the exit code.
         backend_of: Returns the backend that the arguments name, or None for the `tools` environment, which is also
-        taken
-            without this function.
+            taken without this function.
 
     Raises:
         SystemExit: Always. The code is that of `main`, 2 for bad input, 1 for a failed run or where nobody reads the
@@ -70,7 +69,7 @@ def start_with(
         sys.exit(1)
     hand_over(command, backend, arguments)
     from common.system.errors import RunError, UserError
-    from scripts.run.launch import tell
+    from scripts.cli.messages import tell
 
     interrupt_once()
     try:
@@ -130,55 +129,3 @@ def interrupt_once() -> None:
         # A background job of a shell ignores Ctrl-C, and must go on ignoring it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-
-
-def value_of(arguments: list[str], option: str) -> str | None:
-    """Return the value of an option, given as `--option value` or `--option=value`.
-
-    >>> value_of(["--backend", "jax", "--epochs=3"], "--epochs")
-    '3'
-
-    Args:
-        arguments: The arguments of a command.
-        option: The option, with its dashes.
-
-    Returns:
-        The last value if there are several, or None if there is none.
-    """
-    value = None
-    for position, argument in enumerate(arguments):
-        if argument == option and position + 1 < len(arguments):
-            value = arguments[position + 1]
-        elif argument.startswith(f"{option}="):
-            value = argument.split("=", 1)[1]
-    return value
-
-
-def wants_help(arguments: list[str]) -> bool:
-    """Return whether the arguments ask only for the list of options."""
-    return any(option in arguments for option in ("-h", "--help", "--help-all"))
-
-
-def backend_wanted(arguments: list[str]) -> str | None:
-    """Return the backend that a command needs.
-
-    >>> backend_wanted(["--backend", "jax"])
-    'jax'
-    >>> backend_wanted(["--help"]) is None
-    True
-
-    Args:
-        arguments: The arguments of the command.
-
-    Returns:
-        The backend that --backend names, else the preset's, else torch; None for --help and --list-presets, which need
-        no framework.
-    """
-    from common.spec.presets import preset_names, read_preset
-
-    if wants_help(arguments) or "--list-presets" in arguments:
-        return None
-    preset = value_of(arguments, "--preset")
-    in_preset = read_preset(preset)["spec"] if preset in preset_names() else {}
-    backend = value_of(arguments, "--backend")
-    return in_preset.get("backend", "torch") if backend is None else backend

@@ -7,7 +7,7 @@ and each group is an ExperimentSpec that shows only the fields of the group.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, get_type_hints
 
 import tyro
 
@@ -15,8 +15,6 @@ from common.spec.experiment import ExperimentSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from scripts.cli.options import SpecOptions
 
 HELP_ALL = "--help-all"
 ESSENTIALS = (
@@ -44,7 +42,17 @@ GROUPS = {
 }  # fmt: skip
 
 
-def show_page(options: SpecOptions, prog: str, everything: bool) -> None:
+class CommandOptions(Protocol):
+    """The dataclass of a command's own options, with those of the experiment in one field."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        """The experiment."""
+
+
+def show_page(options: CommandOptions, prog: str, everything: bool) -> None:
     """Print the options of a command and exit.
 
     Args:
@@ -61,13 +69,13 @@ def show_page(options: SpecOptions, prog: str, everything: bool) -> None:
     tyro.cli(type(page), prog=prog, args=["--help"], default=page, description="\n\n".join(paragraphs) + note)
 
 
-def short_page(options: SpecOptions) -> Any:
+def short_page(options: CommandOptions) -> Any:
     """Return a page, one list, of the command's own options except the rare ones, and the experiment's essentials."""
     own = [f.name for f in dataclasses.fields(options) if f.name not in ("spec", *RARE)]
     return with_only(options, own, {"": with_only(options.spec, ESSENTIALS)})
 
 
-def full_page(options: SpecOptions) -> Any:
+def full_page(options: CommandOptions) -> Any:
     """Return a page of all the command's own options, and those of the experiment in groups."""
     own = [f.name for f in dataclasses.fields(options) if f.name != "spec"]
     return with_only(options, own, {name: with_only(options.spec, group) for name, group in groups().items()})

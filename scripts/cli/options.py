@@ -15,7 +15,7 @@ from common.spec.experiment import ExperimentSpec, Strategy
 from common.spec.presets import load_preset, preset_names, read_preset
 from common.system.errors import UserError
 from scripts.cli import help_pages
-from scripts.cli.command import value_of, wants_help
+from scripts.cli.lookup import value_of, wants_help
 
 IMPLICIT_PRESET = "demo"
 # At most so many characters of the data's name go into the name of a folder.

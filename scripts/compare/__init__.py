@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.cli.command import value_of
+from scripts.cli.lookup import value_of
 
 if TYPE_CHECKING:
     from common.runs.record import RunRecord

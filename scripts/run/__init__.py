@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.cli.command import backend_wanted as backend_wanted
-from scripts.cli.command import value_of
+from scripts.cli.lookup import value_of
 
 
 def main(arguments: list[str]) -> int:

@@ -6,29 +6,22 @@ process for each machine. Starting `scripts.run` with torchrun by hand has the s
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.devices import processes
 from common.system.errors import RunError, UserError
+from scripts.cli.messages import LAUNCHED
 from scripts.environments.definitions import say
 from scripts.environments.use import project_variables
 
 if TYPE_CHECKING:
     from scripts.cli.options import RunOptions
 
-# Set for the processes that `launch` starts: it reads the file in which they leave their message.
-LAUNCHED = "FINE_TUNING_LAUNCHED"
-# Set by torch's launcher for each of its processes.
-MESSAGE_FILE = "TORCHELASTIC_ERROR_FILE"
-# The launcher ends all processes when one has ended, so the others first give the first time to mark the record.
-SECONDS_FOR_THE_FIRST = 5
 # Exit codes of a process that was told to end by a signal.
 ENDED = (130, -signal.SIGINT, -signal.SIGTERM)
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
@@ -160,26 +153,3 @@ def read_message(path: str) -> str | None:
         return str(json.loads(Path(path).read_text())["message"])
     except (OSError, ValueError, KeyError):
         return None
-
-
-def tell(text: str, interrupted: bool = False) -> None:
-    """Say how a command ends: on stderr, or, in one of several processes, to the process that started it.
-
-    A process that is not the first then waits SECONDS_FOR_THE_FIRST, unless interrupted.
-
-    Args:
-        text: The message.
-        interrupted: Whether all processes were told to end.
-    """
-    file = os.environ.get(MESSAGE_FILE)
-    # Without a launcher do not read the environment, whose variables may be the error that is told.
-    leads = file is None or processes.world().leads
-    if file:
-        # In the format that torch's launcher reads.
-        Path(file).write_text(json.dumps({"message": text, "timestamp": str(int(time.time()))}))
-    # torchrun shows the messages of the others in its own report.
-    if not file or (leads and LAUNCHED not in os.environ):
-        say(text)
-    if file and not leads and not interrupted:
-        with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(SECONDS_FOR_THE_FIRST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.cli.command import backend_wanted, value_of
+from scripts.cli.lookup import backend_wanted, value_of
 
 
 def main(arguments: list[str]) -> int:

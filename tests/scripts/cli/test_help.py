@@ -13,7 +13,7 @@ import pytest
 
 import backends
 import scripts.run
-from scripts.cli import command, help_pages, options
+from scripts.cli import command, help_pages, lookup, options
 
 ROOT = Path(scripts.run.__file__).parents[2]
 
@@ -122,4 +122,4 @@ def test_another_broken_pipe_is_not_taken_for_the_output(monkeypatch) -> None:
     ],
 )  # fmt: skip
 def test_the_environment_follows_from_the_arguments(arguments: list[str], backend: str | None) -> None:
-    assert command.backend_wanted(arguments) == backend
+    assert lookup.backend_wanted(arguments) == backend

@@ -10,6 +10,7 @@ import pytest
 
 from common.devices import processes
 from common.system.errors import UserError
+from scripts.cli import messages
 from scripts.cli.options import RunOptions, parse
 from scripts.run import launch
 
@@ -96,13 +97,13 @@ def test_another_process_traceback_is_shown(tmp_path, capsys) -> None:
 
 
 def test_a_process_tells_the_one_that_started_it(tmp_path, monkeypatch, capsys) -> None:
-    launch.tell("error: alone")
+    messages.tell("error: alone")
     assert capsys.readouterr().err == "error: alone\n"
     file = tmp_path / "error.json"
-    monkeypatch.setenv(launch.MESSAGE_FILE, str(file))
-    launch.tell("error: of torchrun")
+    monkeypatch.setenv(messages.MESSAGE_FILE, str(file))
+    messages.tell("error: of torchrun")
     assert capsys.readouterr().err == "error: of torchrun\n"
-    monkeypatch.setenv(launch.LAUNCHED, "1")
-    launch.tell("error: of ours")
+    monkeypatch.setenv(messages.LAUNCHED, "1")
+    messages.tell("error: of ours")
     assert capsys.readouterr().err == ""
     assert launch.read_message(str(file)) == "error: of ours"

@@ -16,7 +16,7 @@ import scripts.run
 import scripts.show
 from common.data.folder import ImageData
 from common.spec.presets import preset_names
-from scripts.cli import command, options
+from scripts.cli import command, lookup, options
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 
@@ -37,7 +37,7 @@ def call(monkeypatch: pytest.MonkeyPatch, module, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
     name = module.__name__.split(".")[-1]
     with pytest.raises(SystemExit) as ended:
-        command.start(name, module.main, command.backend_wanted if name == "run" else None)
+        command.start(name, module.main, lookup.backend_wanted if name == "run" else None)
     return int(ended.value.code or 0)
 
 
