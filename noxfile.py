@@ -3,7 +3,7 @@
 The environments are those of `scripts/environments`: built once, shared by all sessions and commands. So no
 session here has one of nox's own, and an `environment-<name>` session is only for building one by itself:
 
-    python3 noxfile.py                                      lint, types and all tests
+    python3 noxfile.py                                      lint, types, all tests, a short crosscheck
     python3 noxfile.py -s environment-jax -- --cuda         the CUDA variant, which later sessions keep
     python3 noxfile.py -s tests-torch -- -k freeze          some tests of one backend
 """

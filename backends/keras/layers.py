@@ -34,17 +34,18 @@ class BatchNorm(keras.layers.BatchNormalization):
         if training and self.trainable and self.synchronized:
             return self.learn_together(inputs)
         if training and self.trainable and inputs.dtype != tf.float64:
-            return self.learn(inputs)
+            return self.learn_alone(inputs)
         before = tf.identity(self.moving_variance)
         outputs = super().call(inputs, training, mask)
         if training and self.trainable:
-            # Values per channel; a single one has no unbiased variance.
+            # Unbiased: Keras has added the share of the biased variance; n / (n - 1) = 1 + 1 / (n - 1).
+            # n is the number of values of a channel; a single one has no unbiased variance.
             count = tf.cast(tf.maximum(tf.size(inputs) // inputs.shape[-1], 2), before.dtype)
             from_batch = self.moving_variance - self.momentum * before
             self.moving_variance.assign_add(from_batch / (count - 1))
         return outputs
 
-    def learn(self, inputs: tf.Tensor) -> tf.Tensor:
+    def learn_alone(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalise by the batch in one operation of TensorFlow, where Keras uses many.
 
         Its variance is unbiased. Statistics and parameters are float32, for bfloat16 images too; it has no float64.
@@ -59,7 +60,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon,
             is_training=True,
         )  # fmt: skip
-        self.move(mean, variance)
+        # TensorFlow has made the variance unbiased.
+        self.move_statistics(mean, variance)
         return outputs
 
     def learn_together(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -83,11 +85,11 @@ class BatchNorm(keras.layers.BatchNormalization):
         mean = mean_of(values)
         variance = mean_of(tf.square(values - mean))
         count = tf.cast(replicas.num_replicas_in_sync * (tf.size(inputs) // inputs.shape[-1]), variance.dtype)
-        self.move(mean, variance * count / (count - 1))
+        self.move_statistics(mean, variance * count / (count - 1))
         outputs = tf.nn.batch_normalization(values, mean, variance, self.beta.value, self.gamma.value, self.epsilon)
         return tf.cast(outputs, inputs.dtype)
 
-    def move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+    def move_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Set each running statistic to momentum * itself + (1 - momentum) * that of the batch."""
         share = 1 - self.momentum
         self.moving_mean.assign((1 - share) * self.moving_mean.value + share * mean)

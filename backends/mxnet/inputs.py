@@ -14,7 +14,7 @@ from mxnet.gluon.data.vision import transforms
 
 from common.data.folder import Sample
 from common.data.images import open_rgb
-from common.preprocessing.draws import epoch_order
+from common.preprocessing.random_streams import epoch_order
 from common.preprocessing.transforms import Images, Labels, Transform
 from common.spec.experiment import ExperimentSpec
 

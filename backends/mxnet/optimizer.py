@@ -71,6 +71,7 @@ def make_optimizer(model: HybridBlock, spec: ExperimentSpec, phase: Phase) -> gl
     """
     parameters = trainable_parameters(model)
     groups = phase.assign(parameters)
+    # A stage is `head` or one of the backbone's.
     for stage, names in groups.items():
         for name in names:
             parameters[name].lr_mult = phase.multiples[stage]

@@ -22,7 +22,7 @@ from common.batches.source import Batches
 from common.contract.experiment import Experiment
 from common.data.folder import Sample
 from common.devices import processes
-from common.preprocessing import draws
+from common.preprocessing import random_streams
 from common.preprocessing.transforms import Labels
 from common.spec.experiment import ExperimentSpec
 from common.system.caches import Cache, NoRoom, cache_folder
@@ -62,7 +62,7 @@ class FeatureBatches:
         """Yield the shuffled batches of an epoch, features (N, features) and labels, in the shared pipeline's order."""
         samples = self.experiment.data.train
         self.compute(samples)
-        order = draws.epoch_order(len(samples), self.experiment.spec.seed, epoch)
+        order = random_streams.epoch_order(len(samples), self.experiment.spec.seed, epoch)
         for vectors, labels in self.batches([samples[index] for index in order], processes.share_to_train):
             yield self.experiment.backend.from_shared(vectors, labels)
 

@@ -17,7 +17,7 @@ from common.contract.experiment import Experiment
 from common.data.folder import ImageData, Sample
 from common.data.images import UnreadableImage, upright_size
 from common.method.plan import Plan
-from common.preprocessing import crops, draws
+from common.preprocessing import crops, random_streams
 from common.preprocessing.crops import Cut
 from common.preprocessing.resampling import DIGIT, SEGMENT, Frame, Places, places_of, segments_across
 from common.preprocessing.transforms import Labels, Transform
@@ -166,7 +166,7 @@ class ResidentBatches:
         def cut(index: int) -> Cut:
             return crops.training_cut(self.size(samples[index]), plan.transform, plan.spec.seed, epoch, index)
 
-        order = draws.epoch_order(len(samples), plan.spec.seed, epoch)
+        order = random_streams.epoch_order(len(samples), plan.spec.seed, epoch)
         for places, frame, labels in self.places(samples, order.tolist(), cut):
             yield self.experiment.backend.resident_batch(self.store, places, frame, labels)
 

@@ -13,7 +13,7 @@ from common.contract.experiment import Experiment
 from common.data.folder import Read, Sample, read_file
 from common.devices import processes
 from common.preprocessing.crops import augment, crop_for_test
-from common.preprocessing.draws import epoch_order
+from common.preprocessing.random_streams import epoch_order
 from common.preprocessing.transforms import Images, Labels, Transform, normalise
 from common.spec.experiment import ExperimentSpec
 

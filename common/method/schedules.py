@@ -51,6 +51,7 @@ def factor(spec: ExperimentSpec, step: int, steps: int) -> float:
         if step <= peak:
             return _between(first, 1.0, step / peak)
         return _between(1.0, first / FIRST_BY_LAST, (step - peak) / (last - peak))
+    assert spec.schedule == "constant", spec.schedule
     return 1.0
 
 

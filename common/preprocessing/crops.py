@@ -1,4 +1,4 @@
-"""The geometry of resizes and crops, carried out by Pillow: the same pixels for every framework."""
+"""Draw random crops and let Pillow cut and resize them: the same pixels for every framework."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.preprocessing.draws import AUGMENTATION, generator
+from common.preprocessing.random_streams import AUGMENTATION, generator
 from common.preprocessing.transforms import Images, Transform, normalise
 
 # RandomResizedCrop's range of area and of aspect ratio (Szegedy et al. 2015; torchvision's defaults).

@@ -23,9 +23,9 @@ from common.method.plan import Plan, make_plan
 from common.network import resnet, source_classes, sources, weights
 from common.preprocessing import transforms
 from common.runs import description, record
-from common.runs.output import check_output, reserved
 from common.runs.predictions import write_predictions
 from common.runs.record import RunRecord
+from common.runs.run_folder import check_output, reserved
 from common.runs.tensorboard import TensorBoardWatch
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError, UserError

@@ -26,13 +26,13 @@ def main(arguments: list[str]) -> int:
     arguments = with_backend(arguments)
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
     from common.report.collect import read_crosscheck
-    from common.runs.output import reserved
+    from common.runs.run_folder import reserved
     from common.spec.presets import read_preset
     from common.system.errors import UserError
     from scripts.cli import sharing
     from scripts.compare import processes
     from scripts.compare.plan import plan_runs
-    from scripts.compare.view import ComparisonView
+    from scripts.compare.progress import ComparisonView
 
     if value_of(arguments, "--crosscheck") is not None or options.crosscheck.is_file():
         # Read it now: an error should show before hours of training, not after.
@@ -119,8 +119,8 @@ def report_records(paths: tuple[Path, ...], output: Path, crosscheck: Path) -> i
         UserError: A record that `paths` names, or all that were found, cannot be read; or the folder cannot be written
         to.
     """
-    from common.runs.output import reserved
     from common.runs.record import find_records, read_record
+    from common.runs.run_folder import reserved
     from common.system.errors import UserError
     from scripts.cli.display import console
 

@@ -11,8 +11,8 @@ from common.data.folder import ImageData
 from common.method.plan import Plan
 from common.network import sources
 from common.runs import experiment
-from common.runs.output import check_output
 from common.runs.record import RECORD, read_record
+from common.runs.run_folder import check_output
 from common.spec.experiment import ExperimentSpec, backends_with
 from common.system.errors import UserError
 from scripts.cli.display import console

@@ -16,8 +16,8 @@ def main(arguments: list[str]) -> int:
     import backends
     from common.devices import processes
     from common.runs import experiment
-    from common.runs.output import check_output, free_folder
     from common.runs.record import RECORD, RunRecord
+    from common.runs.run_folder import check_output, free_folder
     from scripts.cli.display import JsonWatch, RichWatch, console, show_presets, show_runs
     from scripts.run import launch
 

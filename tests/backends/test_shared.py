@@ -14,7 +14,7 @@ from PIL import Image
 
 import backends
 from common.network import lora, resnet
-from common.preprocessing import crops, draws
+from common.preprocessing import crops, random_streams
 from common.preprocessing.transforms import Transform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def test_pixels_are_the_same_everywhere() -> None:
     digest = hashlib.sha256(crops.test_image(image, TRANSFORM).tobytes())
     for epoch in range(1, 4):
         digest.update(crops.train_image(image, TRANSFORM, 0, epoch, 5).tobytes())
-        digest.update(draws.epoch_order(100, 0, epoch).tobytes())
+        digest.update(random_streams.epoch_order(100, 0, epoch).tobytes())
     assert digest.hexdigest() == "9b3cd3612ce5588d644e60ea33dfcc5070dee568c43dbafaa67c7dbffc8eb542"
 
 

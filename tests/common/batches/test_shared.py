@@ -12,7 +12,7 @@ from common.batches import shared
 from common.batches.prefetch import prefetch
 from common.batches.shared import SharedBatches
 from common.data.folder import ImageData, Sample, read_file
-from common.preprocessing import crops, draws, transforms
+from common.preprocessing import crops, random_streams, transforms
 from common.preprocessing.transforms import Transform
 from common.spec.experiment import ExperimentSpec
 from tests.fake_backend import FakeBackend
@@ -56,8 +56,8 @@ def test_epochs_and_seeds_differ(spec: ExperimentSpec, pictures: ImageData) -> N
 
 
 def test_each_sample_comes_once(spec: ExperimentSpec) -> None:
-    assert sorted(draws.epoch_order(1000, 0, 3)) == list(range(1000))
-    assert not np.array_equal(draws.epoch_order(1000, 0, 3), draws.epoch_order(1000, 0, 4))
+    assert sorted(random_streams.epoch_order(1000, 0, 3)) == list(range(1000))
+    assert not np.array_equal(random_streams.epoch_order(1000, 0, 3), random_streams.epoch_order(1000, 0, 4))
 
 
 def test_test_batches_keep_order_and_the_last_one(spec: ExperimentSpec, pictures: ImageData) -> None:

@@ -13,7 +13,7 @@ from common.contract.watch import Silent, Watch
 from common.data.folder import ImageData
 from common.devices import processes
 from common.devices.processes import ALONE, World
-from common.preprocessing import draws, transforms
+from common.preprocessing import random_streams, transforms
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from tests.fake_backend import FakeBackend
@@ -196,7 +196,7 @@ def test_features_are_kept_of_every_sample_and_shared(monkeypatch, spec, picture
     batches = list(filled.train(1))
     assert [(len(vectors), len(labels)) for vectors, labels in batches] == [(4, 8), (4, 8), (6, 6)]
     # This process has the second half.
-    order = draws.epoch_order(22, still.seed, 1)
+    order = random_streams.epoch_order(22, still.seed, 1)
     np.testing.assert_array_equal(batches[0][0], [filled.vectors[pictures.train[index]] for index in order[4:8]])
     batches = list(filled.test(pictures.train))
     assert [(len(vectors), len(labels)) for vectors, labels in batches] == [(4, 8), (4, 8), (4, 6)]

@@ -201,7 +201,7 @@ def test_a_run_does_not_replace_its_own_source(monkeypatch, capsys, pictures) ->
 
 
 def test_two_runs_do_not_share_a_folder(monkeypatch, capsys, pictures) -> None:
-    from common.runs.output import reserved
+    from common.runs.run_folder import reserved
 
     with reserved(Path("out")):
         assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "partial", "--output", "out") == 2
