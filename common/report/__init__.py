@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from common.report import page, pictures, runs
 from common.report.collect import collect
+from common.report.data import Group
 from common.runs.record import RunRecord
 from common.system.files import write_atomically
 
@@ -38,9 +39,9 @@ def build(
     """
     records = runs.in_order(records)
     report = collect(records, crosscheck, command, failures)
-    shown = {group["number"]: _pictures(group, report, records) for group in report["data"]}
+    shown = {group.number: _pictures(group, records) for group in report.data}
     contents = {
-        "json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "json": json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "md": page.markdown(report),
         "html": page.html(report, shown),
     }
@@ -50,14 +51,12 @@ def build(
     return paths
 
 
-def _pictures(
-    group: Mapping[str, Any], report: Mapping[str, Any], records: Mapping[Path, RunRecord]
-) -> dict[str, str] | None:
+def _pictures(group: Group, records: Mapping[Path, RunRecord]) -> dict[str, str] | None:
     """Return thumbnails of the photographs that a group shows, by name, or None where this machine lacks them."""
-    parts = [part for part in (*group["disagreements"].values(), *group["mistakes"].values()) if part]
-    names = [card["name"] for part in parts for card in part["shown"]]
+    parts = [part for part in (*group.disagreements.values(), *group.mistakes.values()) if part]
+    names = [card.name for part in parts for card in part.shown]
     if not names:
         return {}
-    members = [record for number, record in enumerate(records.values(), 1) if number in group["runs"]]
+    members = [record for number, record in enumerate(records.values(), 1) if number in group.runs]
     data = pictures.find_data(members)
     return pictures.thumbnails(data, names) if data else None

@@ -1,11 +1,11 @@
-"""Draw the report's charts from the data of report.json, as SVG whose colours are CSS variables."""
+"""Draw the report's charts as SVG whose colours are CSS variables."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,6 +13,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from common.report.data import Curve, Group, Series
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
@@ -61,89 +63,90 @@ METRICS = {
 }
 
 
-def rows_of(group: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True)
+class Chart:
+    """The chart of a series, as an SVG element."""
+
+    series: str
+    backend: str
+    svg: str
+
+
+def rows_of(group: Group) -> list[str]:
     """Return the names of the series, each once."""
-    return list(dict.fromkeys(series["series"] for series in group["series"]))
+    return list(dict.fromkeys(series.series for series in group.series))
 
 
-def curves(group: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
+def curves(group: Group, metric: str) -> list[Chart]:
     """Draw a small chart of a metric over the epochs for each series.
 
     A chart shows the seeds and their mean for every strategy, and the means of the other series in grey. All charts
     share the limits of their axes.
 
     Args:
-        group: A group of report.json.
+        group: A data group of the report.
         metric: One of METRICS.
 
     Returns:
-        For each chart its `series`, its `backend` and its `svg`; nothing where no run has a finite value.
+        The charts; none where no run has a finite value.
     """
-    trained = [series for series in group["series"] if series["curves"]]
-    values = [v for series in trained for run in series["curves"][metric]["runs"] for v in run if math.isfinite(v)]
+    trained = [(series, series.curves[metric]) for series in group.series if series.curves]
+    values = [v for _, curve in trained for run in curve.runs for v in run if math.isfinite(v)]
     if not values:
         return []
     pad = max(0.05 * (max(values) - min(values)), 0.005)
     limits = (min(values) - pad, max(values) + pad)
-    epochs = max(len(series["curves"][metric]["mean"]) for series in trained)
+    epochs = max(len(curve.mean) for _, curve in trained)
     charts = []
     for number, row in enumerate(rows_of(group)):
-        own = [series for series in trained if series["series"] == row]
+        own = [(series, curve) for series, curve in trained if series.series == row]
         if not own:
             continue
         with mpl.rc_context(_STYLE):
             figure = Figure(figsize=(3.6, 2.5))
             axes = figure.add_axes((0.13, 0.19, 0.86, 0.79))
-            for series in trained:
-                if series["series"] != row:
-                    mean = series["curves"][metric]["mean"]
-                    axes.plot(range(1, len(mean) + 1), mean, color=MUTED, lw=1, alpha=0.35, gid=_gid(series))
-            for series in own:
-                _curve(axes, series, metric, group["strategies"].index(series["strategy"]))
+            for series, curve in trained:
+                if series.series != row:
+                    numbers = range(1, len(curve.mean) + 1)
+                    axes.plot(numbers, curve.mean, color=MUTED, lw=1, alpha=0.35, gid=_gid(series))
+            for series, curve in own:
+                _curve(axes, series, curve, group.strategies.index(series.strategy))
             axes.set_ylim(limits)
             axes.set_xlim(0.75, epochs + 0.25)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=8))
             axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
             axes.grid(visible=False, axis="x")
-            ends = [f"{s['strategy']} ends at {s['curves'][metric]['mean'][-1]:.3f}" for s in own]
+            ends = [f"{series.strategy} ends at {curve.mean[-1]:.3f}" for series, curve in own]
             text = (f"{METRICS[metric]} of {row} over the epochs", "; ".join(ends))
-            charts.append(
-                {
-                    "series": row,
-                    "backend": own[0]["backend"],
-                    "svg": _svg(figure, f"g{group['number']}-{metric}-{number}", *text),
-                }
-            )
+            svg = _svg(figure, f"g{group.number}-{metric}-{number}", *text)
+            charts.append(Chart(row, own[0][0].backend, svg))
     return charts
 
 
-def _curve(axes: Axes, series: Mapping[str, Any], metric: str, index: int) -> None:
+def _curve(axes: Axes, series: Series, curve: Curve, index: int) -> None:
     """Draw the mean of a series and, behind it, a thin line for each seed where there are several."""
     color, dashes, marker = (choice[index % 6] for choice in (SERIES_COLORS, DASHES, MARKERS))
-    found = series["curves"][metric]
-    epochs = range(1, len(found["mean"]) + 1)
-    if len(found["runs"]) > 1:
-        for run in found["runs"]:
+    epochs = range(1, len(curve.mean) + 1)
+    if len(curve.runs) > 1:
+        for run in curve.runs:
             axes.plot(epochs, run, color=color, lw=0.9, alpha=0.45, gid=_gid(series))
-    axes.plot(
-        epochs, found["mean"], color=color, dashes=dashes, marker=marker, markersize=4.5, gid=_gid(series), zorder=3
-    )
+    axes.plot(epochs, curve.mean, color=color, dashes=dashes, marker=marker, markersize=4.5, gid=_gid(series), zorder=3)
 
 
-def accuracies(group: Mapping[str, Any]) -> str | None:
+def accuracies(group: Group) -> str | None:
     """Draw the test accuracies: a row for each series, and in it each strategy.
 
     A strategy shows its mean, a line of one standard deviation to each side (of a single run: its 95 % interval), and
     a tick for every seed.
 
     Args:
-        group: A group of report.json.
+        group: A data group of the report.
 
     Returns:
         The SVG element, or None where the group has no series.
     """
-    rows, strategies = rows_of(group), group["strategies"]
+    rows, strategies = rows_of(group), group.strategies
     if not rows:
         return None
     # Two strategies rarely overlap on one line; from three on each has a line of its own.
@@ -151,9 +154,9 @@ def accuracies(group: Mapping[str, Any]) -> str | None:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.4, 0.65 + (0.85 if step else 0.44) * len(rows)), layout="constrained")
         axes = figure.add_subplot()
-        for series in group["series"]:
-            index = strategies.index(series["strategy"])
-            y = rows.index(series["series"]) + (index - (len(strategies) - 1) / 2) * step
+        for series in group.series:
+            index = strategies.index(series.strategy)
+            y = rows.index(series.series) + (index - (len(strategies) - 1) / 2) * step
             _mean_and_seeds(axes, series, index, y, drop=0.0 if step else 0.24)
         axes.set_yticks(range(len(rows)), [row if len(row) < 34 else f"{row[:32]}…" for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=12)
@@ -162,26 +165,26 @@ def accuracies(group: Mapping[str, Any]) -> str | None:
         axes.set_xlabel("test accuracy")
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        text = "; ".join(f"{s['series']}, {s['strategy']}: {s['accuracy']['mean']:.3f}" for s in group["series"])
-        return _svg(figure, f"g{group['number']}-accuracies", "Test accuracy of each framework and strategy", text)
+        text = "; ".join(f"{s.series}, {s.strategy}: {s.accuracy.mean:.3f}" for s in group.series)
+        return _svg(figure, f"g{group.number}-accuracies", "Test accuracy of each framework and strategy", text)
 
 
-def _mean_and_seeds(axes: Axes, series: Mapping[str, Any], index: int, y: float, drop: float) -> None:
+def _mean_and_seeds(axes: Axes, series: Series, index: int, y: float, drop: float) -> None:
     """Draw one series at height `y`: the mean, its line, and the ticks of several seeds `drop` below."""
     color, marker = SERIES_COLORS[index % 6], MARKERS[index % 6]
-    accuracy = series["accuracy"]
-    mean, deviation = accuracy["mean"], accuracy["deviation"] or 0.0
-    low, high = series["accuracy_interval"] or (mean - deviation, mean + deviation)
+    accuracy = series.accuracy
+    mean, deviation = accuracy.mean, accuracy.deviation or 0.0
+    low, high = series.accuracy_interval or (mean - deviation, mean + deviation)
     axes.plot([low, high], [y, y], color=color, lw=2, alpha=0.5, gid=_gid(series))
     axes.plot([mean], [y], color=color, marker=marker, markersize=6.5, gid=_gid(series), zorder=4)
-    if len(accuracy["values"]) > 1:
-        heights = [y + drop] * len(accuracy["values"])
-        axes.plot(accuracy["values"], heights, "|", markersize=6, color=color, gid=_gid(series))
+    if len(accuracy.values) > 1:
+        heights = [y + drop] * len(accuracy.values)
+        axes.plot(accuracy.values, heights, "|", markersize=6, color=color, gid=_gid(series))
 
 
-def key(group: Mapping[str, Any], strategy: str, place: str) -> str:
+def key(group: Group, strategy: str, place: str) -> str:
     """Draw the line and marker of a strategy as an SVG element, for the legend at one place of the page."""
-    index = group["strategies"].index(strategy)
+    index = group.strategies.index(strategy)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(0.5, 0.2))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -190,12 +193,12 @@ def key(group: Mapping[str, Any], strategy: str, place: str) -> str:
             [0, 1, 2], [0, 0, 0], color=SERIES_COLORS[index % 6], dashes=DASHES[index % 6], marker=MARKERS[index % 6],
             markevery=[1], markersize=5,
         )  # fmt: skip
-        return _svg(figure, f"g{group['number']}-{place}-{index}", None, None)
+        return _svg(figure, f"g{group.number}-{place}-{index}", None, None)
 
 
-def _gid(series: Mapping[str, Any]) -> str:
+def _gid(series: Series) -> str:
     """Return the id that `_adapt` turns into the attribute `data-strategy`, by which the page filters."""
-    return f"strategy:{series['strategy']}"
+    return f"strategy:{series.strategy}"
 
 
 def _svg(figure: Figure, prefix: str, title: str | None, description: str | None) -> str:

@@ -1,11 +1,12 @@
-"""Render report.json as report.html and report.md, with Jinja templates that escape every value."""
+"""Render the report as report.html and report.md, with Jinja templates that escape every value."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,29 @@ import jinja2
 from markupsafe import Markup
 
 from common.report import charts, runs, wording
+from common.report.data import Accuracy, Advantage, Group, Report, Run, Series
 
 FOLDER = Path(__file__).parent
 NONE = "–"
 MINUS = "\u2212"
 
+# Runs that agree in these fields share a row of the table of networks and rates, or of machines and versions.
+NETWORK = (
+    "backend", "strategy", "series", "status", "architecture", "weights", "image_size", "head_shape",
+    "source_head_shape", "hotdog_index", "parameters", "trained_parameters", "learning_rate", "loss_reduction",
+    "mean_learning_rate",
+)  # fmt: skip
+MACHINE = ("backend", "versions", "platform", "processor", "cores", "device")
+
 _BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~$]")
 
 
-def html(report: Mapping[str, Any], pictures: Mapping[int, Mapping[str, str] | None]) -> str:
+def html(report: Report, pictures: Mapping[int, Mapping[str, str] | None]) -> str:
     """Render the report as one HTML file that loads nothing: style, script, charts and photographs are inside.
 
     Args:
-        report: The content of report.json, as `common.report.collect` makes it.
+        report: The report, as `common.report.collect` makes it.
         pictures: For the number of each data group, the data URIs of its photographs by the name of the test image,
             or None where the photographs are not on this machine.
 
@@ -37,7 +47,7 @@ def html(report: Mapping[str, Any], pictures: Mapping[int, Mapping[str, str] | N
     environment = _environment(autoescape=True)
     script = (FOLDER / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    strategies = [name for name in runs.STRATEGIES if any(name in group["strategies"] for group in report["data"])]
+    strategies = [name for name in runs.STRATEGIES if any(name in group.strategies for group in report.data)]
     return environment.get_template("page.html").render(
         report=report,
         pictures=pictures,
@@ -46,13 +56,13 @@ def html(report: Mapping[str, Any], pictures: Mapping[int, Mapping[str, str] | N
         script=Markup(script),
         script_hash=digest,
         strategies=strategies,
-        curves=lambda group, metric: [{**c, "svg": Markup(c["svg"])} for c in charts.curves(group, metric)],
+        curves=lambda group, metric: [replace(c, svg=Markup(c.svg)) for c in charts.curves(group, metric)],
         accuracies=lambda group: Markup(charts.accuracies(group) or ""),
         key=lambda group, strategy, place: Markup(charts.key(group, strategy, place)),
     )
 
 
-def markdown(report: Mapping[str, Any]) -> str:
+def markdown(report: Report) -> str:
     """Render the report as Markdown: the same as the page, without charts and photographs."""
     environment = _environment(autoescape=False, finalize=_markdown_value)
     environment.filters["fence"] = _fence
@@ -75,9 +85,10 @@ def _environment(**options: Any) -> jinja2.Environment:
         one_decimal=partial(_format, ".1f"), apart=_apart, deviation=_deviation,
     )  # fmt: skip
     environment.globals.update(
-        metrics=charts.METRICS, rows_of=charts.rows_of, runs_of=_runs_of, network_rows=_network_rows,
-        version_rows=_version_rows, command_rows=_command_rows, frameworks_of=_frameworks_of, title_of=_title_of,
-        packages_of=_packages_of, series_of=_series_of, gain_of=_gain_of, numbers=_numbers,
+        metrics=charts.METRICS, rows_of=charts.rows_of, runs_of=_runs_of, frameworks_of=_frameworks_of,
+        title_of=_title_of, packages_of=_packages_of, series_of=_series_of, gain_of=_gain_of, numbers=_numbers,
+        network_rows=partial(_alike, NETWORK), version_rows=partial(_alike, MACHINE),
+        command_rows=partial(_alike, ["command"]),
     )  # fmt: skip
     return environment
 
@@ -106,17 +117,15 @@ def _fraction(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
-def _deviation(found: Mapping[str, Any] | None) -> str:
-    """Return "mean ± standard deviation", the mean alone where there is no deviation, or a dash for None.
+def _deviation(found: Accuracy) -> str:
+    """Return "mean ± standard deviation", or the mean alone where there is no deviation.
 
-    >>> _deviation({"mean": 0.93, "deviation": 0.01})
+    >>> _deviation(Accuracy(0.93, 0.01, [0.92, 0.94]))
     '0.930 ± 0.010'
     """
-    if found is None:
-        return NONE
-    if found["deviation"] is None:
-        return _fraction(found["mean"])
-    return f"{_fraction(found['mean'])} ± {_fraction(found['deviation'])}"
+    if found.deviation is None:
+        return _fraction(found.mean)
+    return f"{_fraction(found.mean)} ± {_fraction(found.deviation)}"
 
 
 def _points(value: float | None) -> str:
@@ -172,7 +181,7 @@ def _shape(value: Sequence[int] | None) -> str:
     return NONE if value is None else " × ".join(map(str, value))
 
 
-def _numbers(values: Sequence[int]) -> str:
+def _numbers(values: Iterable[int]) -> str:
     """Return whole numbers in rising order, three or more in a row as a range.
 
     >>> _numbers([0, 1, 2, 3, 4]), _numbers([0, 2, 5, 6, 7, 8, 9])
@@ -188,70 +197,34 @@ def _numbers(values: Sequence[int]) -> str:
     return ", ".join(said)
 
 
-def _runs_of(report: Mapping[str, Any], group: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the group's runs in the order of the tables: by strategy, framework, series and seed."""
-    found = [run for run in report["runs"] if run["group"] == group["number"]]
-    return sorted(
-        found,
-        key=lambda run: (
-            runs.STRATEGIES.index(run["strategy"]), runs.backend_order(run["backend"]), run["series"], run["seed"],
-        ),
-    )  # fmt: skip
+def _runs_of(report: Report, group: Group) -> list[Run]:
+    """Return the group's runs in the order of the tables."""
+    return sorted((run for run in report.runs if run.group == group.number), key=runs.sort_key)
 
 
-def _frameworks_of(report: Mapping[str, Any]) -> list[str]:
-    return sorted({run["backend"] for run in report["runs"]}, key=runs.backend_order)
+def _frameworks_of(report: Report) -> list[str]:
+    return sorted({run.backend for run in report.runs}, key=runs.backend_order)
 
 
-def _title_of(report: Mapping[str, Any]) -> str:
+def _title_of(report: Report) -> str:
     names = _frameworks_of(report)
     return f"Fine-tuning compared: {wording.listed(names)}" if names else "Fine-tuning: no run left a record"
 
 
-def _series_of(group: Mapping[str, Any], strategy: str, name: str) -> dict[str, Any] | None:
-    return _found(group["series"], strategy, name)
+def _series_of(group: Group, strategy: str, name: str) -> Series | None:
+    return next((row for row in group.series if (row.strategy, row.series) == (strategy, name)), None)
 
 
-def _gain_of(group: Mapping[str, Any], strategy: str, name: str) -> dict[str, Any] | None:
-    return _found(group["advantages"], strategy, name)
+def _gain_of(group: Group, strategy: str, name: str) -> Advantage | None:
+    return next((row for row in group.advantages if (row.strategy, row.series) == (strategy, name)), None)
 
 
-def _found(among: Sequence[dict[str, Any]], strategy: str, name: str) -> dict[str, Any] | None:
-    return next((row for row in among if (row["strategy"], row["series"]) == (strategy, name)), None)
-
-
-def _network_rows(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of networks and learning rates; runs of one framework and strategy with equal values share one."""
-    fields = (
-        "backend", "strategy", "series", "status", "architecture", "weights", "image_size", "head_shape",
-        "source_head_shape", "hotdog_index", "parameters", "trained_parameters", "learning_rate", "loss_reduction",
-        "mean_learning_rate",
-    )  # fmt: skip
-    return _merged(chosen, fields)
-
-
-def _version_rows(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of machines and package versions; runs of one framework that share them share a row."""
-    return _merged(chosen, ("backend", "versions", "platform", "processor", "cores", "device"))
-
-
-def _merged(chosen: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[dict[str, Any]]:
-    """Merge runs that agree in all `fields` into a row, which lists their "seeds" and, as "runs", their numbers."""
-    found: dict[str, dict[str, Any]] = {}
+def _alike(fields: Sequence[str], chosen: Sequence[Run]) -> list[list[Run]]:
+    """Return the runs in lists, each of those that agree in all fields and so share a row of a table."""
+    found: dict[str, list[Run]] = {}
     for run in chosen:
-        values = {field: run[field] for field in fields}
-        row = found.setdefault(repr(values), {**values, "seeds": [], "runs": []})
-        row["seeds"] = sorted({*row["seeds"], run["seed"]})
-        row["runs"].append(run["number"])
+        found.setdefault(repr([getattr(run, field) for field in fields]), []).append(run)
     return list(found.values())
-
-
-def _command_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return each command once, with the runs that it made."""
-    found: dict[str | None, list[dict[str, Any]]] = {}
-    for run in report["runs"]:
-        found.setdefault(run["command"], []).append(run)
-    return [{"command": command, "members": members} for command, members in found.items()]
 
 
 def _packages_of(versions: Mapping[str, str | None]) -> str:

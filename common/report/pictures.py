@@ -12,7 +12,7 @@ from PIL import ImageOps
 from common.data import datasets
 from common.data.folder import ImageData
 from common.data.images import UnreadableImage, open_rgb
-from common.report.collect import plain
+from common.report.data import plain
 from common.runs.record import RunRecord
 from common.system import caches
 from common.system.errors import UserError

@@ -1,7 +1,8 @@
-"""Describe runs as plain values, and find the runs that belong together."""
+"""Describe runs, and find those that belong together."""
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import typing
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.report import statistics
+from common.report.data import Run
 from common.runs.record import RunRecord
 from common.spec.experiment import Strategy
 from common.spec.names import BACKENDS
@@ -27,63 +29,72 @@ NOT_SETTINGS = {
 SIZES = {"image_size", "resize_size"}
 
 
-def describe(number: int, path: Path, record: RunRecord) -> dict[str, Any]:
-    """Describe one run by plain values, None where its record lacks one.
-
-    A run is `counted` if it is complete and its test accuracy is finite.
+def describe(number: int, path: Path, record: RunRecord, group: int) -> Run:
+    """Describe one run.
 
     Args:
         number: The run's number in the tables.
         path: The path of its record.json.
         record: The record.
+        group: The number of its data group.
 
     Returns:
-        The row of the report's tables: accuracies as fractions, times in seconds, memory in bytes.
+        The run as if no other repeated it, none differed from it in settings, and its predictions were usable.
     """
-    spec, final, model, environment = record.spec, record.final, record.model, record.environment
-    device = environment.get("device", {})
-    accuracy, images = final.get("test_accuracy", math.nan), record.data.get("test_images", 0)
-    counted = record.status == "complete" and math.isfinite(accuracy)
-    interval = statistics.wilson(round(accuracy * images), images) if counted and images else None
-    return {
-        "number": number,
-        "path": str(path),
-        "backend": spec.backend,
-        "strategy": spec.strategy,
-        "seed": spec.seed,
-        "status": record.status,
-        "error": record.error,
-        "counted": counted,
-        "test_accuracy": accuracy if math.isfinite(accuracy) else None,
-        "test_accuracy_interval": interval,
-        "test_loss": final.get("test_loss"),
-        "epochs": len(record.epochs),
-        "epochs_planned": spec.epochs,
-        "architecture": model.get("architecture"),
-        "head_shape": model.get("head_shape"),
-        "source_head_shape": model.get("source_head_shape"),
-        "hotdog_index": model.get("hotdog_index"),
-        "parameters": model.get("parameters"),
-        "trained_parameters": model.get("trained_parameters"),
-        "learning_rate": spec.learning_rate,
-        "loss_reduction": spec.loss_reduction,
-        "mean_learning_rate": record.resolved.get("mean_learning_rate", spec.mean_learning_rate),
-        "weights": spec.weights,
-        "image_size": record.resolved.get("image_size", spec.image_size),
-        "images_per_second": record.timing.get("images_per_second"),
-        "training_seconds": record.timing.get("training_seconds"),
-        "total_seconds": record.timing.get("total_seconds"),
-        "peak_memory_bytes": environment.get("peak_memory_bytes"),
-        "peak_gpu_memory_bytes": environment.get("peak_gpu_memory_bytes"),
-        "device": " ".join(filter(None, (device.get("kind"), device.get("name")))) or None,
-        "processor": environment.get("processor") or None,
-        "cores": environment.get("cores"),
-        "platform": environment.get("platform"),
-        "versions": {"python": environment.get("python"), **environment.get("versions", {})},
-        "skipped_images": record.data.get("skipped_images"),
-        "started": record.started,
-        "command": shlex.join(record.command) if record.command else None,
-    }
+    spec, model, environment, timing = record.spec, record.model, record.environment, record.timing
+    device, images = environment.get("device", {}), record.data.get("test_images", 0)
+    accuracy, counted = _accuracy(record), has_result(record)
+    return Run(
+        number=number, path=str(path), backend=spec.backend, strategy=spec.strategy, seed=spec.seed,
+        status=record.status, error=record.error, counted=counted,
+        test_accuracy=accuracy if math.isfinite(accuracy) else None,
+        test_accuracy_interval=statistics.wilson(round(accuracy * images), images) if counted and images else None,
+        test_loss=record.final.get("test_loss"), epochs=len(record.epochs), epochs_planned=spec.epochs,
+        architecture=model.get("architecture"), head_shape=model.get("head_shape"),
+        source_head_shape=model.get("source_head_shape"), hotdog_index=model.get("hotdog_index"),
+        parameters=model.get("parameters"), trained_parameters=model.get("trained_parameters"),
+        learning_rate=spec.learning_rate, loss_reduction=spec.loss_reduction,
+        mean_learning_rate=record.resolved.get("mean_learning_rate", spec.mean_learning_rate),
+        weights=spec.weights, image_size=record.resolved.get("image_size", spec.image_size),
+        images_per_second=timing.get("images_per_second"), training_seconds=timing.get("training_seconds"),
+        total_seconds=timing.get("total_seconds"), peak_memory_bytes=environment.get("peak_memory_bytes"),
+        peak_gpu_memory_bytes=environment.get("peak_gpu_memory_bytes"),
+        device=" ".join(filter(None, (device.get("kind"), device.get("name")))) or None,
+        processor=environment.get("processor") or None, cores=environment.get("cores"),
+        platform=environment.get("platform"),
+        versions={"python": environment.get("python"), **environment.get("versions", {})},
+        skipped_images=record.data.get("skipped_images"), started=record.started,
+        command=shlex.join(record.command) if record.command else None,
+        group=group, series=spec.backend, predictions=None,
+    )  # fmt: skip
+
+
+def _accuracy(record: RunRecord) -> float:
+    """Return the test accuracy, NaN where there is none."""
+    return record.final.get("test_accuracy", math.nan)
+
+
+def has_result(record: RunRecord) -> bool:
+    """Return whether a run is complete and its test accuracy is finite."""
+    return record.status == "complete" and math.isfinite(_accuracy(record))
+
+
+def sort_key(run: Run) -> tuple[int, int, str, int]:
+    """Return the place of a run in the order of the tables: by strategy, framework, series and seed."""
+    return STRATEGIES.index(run.strategy), backend_order(run.backend), run.series, run.seed
+
+
+def newest(records: Mapping[Path, RunRecord]) -> dict[Path, RunRecord]:
+    """Return the records that count.
+
+    Of runs with a result that differ in nothing, seed included, only the newest does: a repetition is no further seed.
+    """
+    found: dict[str, Path] = {}
+    for path, record in sorted(records.items(), key=lambda item: item[1].started):
+        if has_result(record):
+            found[json.dumps([*key_of(record), record.spec.seed, settings(record)], sort_keys=True)] = path
+    counted = set(found.values())
+    return {path: record for path, record in records.items() if path in counted}
 
 
 def classes_of(record: RunRecord) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
 
     arguments = with_backend(arguments)
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
-    from common.report.collect import read_crosscheck
+    from common.report.crosscheck import read_crosscheck
     from common.runs.run_folder import reserved
     from common.spec.presets import read_preset
     from common.system.errors import UserError

@@ -13,6 +13,7 @@ import backends
 from common.contract.watch import Watch
 from common.data.folder import ImageData
 from common.report.collect import collect
+from common.report.predictions import Share
 from common.runs import record
 from common.spec.experiment import ExperimentSpec
 from tests.common.report.report_runs import Page, Runs, add_grid, built, made_up_data
@@ -59,12 +60,12 @@ def runs_accuracy(runs: Runs, strategy: str, backend: str, seed: int) -> float:
 
 def test_equal_frameworks_and_a_clear_gain_are_said_in_words(runs: Runs) -> None:
     add_grid(runs, ["torch", "keras", "jax", "mxnet"], [0, 1, 2])
-    (group,) = collect(runs.records)["data"]
-    assert group["verdict"][0].startswith("Fine-tune reaches ")
-    assert group["verdict"][0].endswith("percentage points more than scratch in all four frameworks.")
-    assert group["verdict"][1] == "Fine-tune: all four frameworks predict the same class for every test image."
-    assert group["verdict"][2].startswith("Scratch: no two of the four frameworks differ beyond noise;")
-    assert group["disagreements"]["fine-tune"]["images_apart"] == 0
+    (group,) = collect(runs.records).data
+    assert group.verdict[0].startswith("Fine-tune reaches ")
+    assert group.verdict[0].endswith("percentage points more than scratch in all four frameworks.")
+    assert group.verdict[1] == "Fine-tune: all four frameworks predict the same class for every test image."
+    assert group.verdict[2].startswith("Scratch: no two of the four frameworks differ beyond noise;")
+    assert group.disagreements["fine-tune"].images_apart == 0
     assert "No prediction differs: on 40 photographs" in Page(built(runs)["html"]).text
 
 
@@ -74,22 +75,22 @@ def test_a_framework_that_is_better_with_every_seed_is_named(tmp_path: Path) -> 
         runs.add(runs.logits(2.5, seed), backend="torch", seed=seed)
         runs.add(runs.logits(0.8, seed, 1), backend="keras", seed=seed)
         runs.add(runs.logits(2.5, seed), backend="jax", seed=seed)
-    (group,) = collect(runs.records)["data"]
-    readings = {(pair["first"], pair["second"]): pair["reading"] for pair in group["pairs"]}
+    (group,) = collect(runs.records).data
+    readings = {(pair.first, pair.second): pair.reading for pair in group.pairs}
     assert readings == {("torch", "keras"): "apart", ("torch", "jax"): "noise", ("keras", "jax"): "apart"}
-    assert "2 of 3 pairs differ beyond noise: torch over keras and jax over keras" in group["verdict"][1]
+    assert "2 of 3 pairs differ beyond noise: torch over keras and jax over keras" in group.verdict[1]
 
 
 def test_with_one_seed_the_networks_differ_and_the_frameworks_may_not(tmp_path: Path) -> None:
     runs = Runs(tmp_path, made_up_data(test=400))
     runs.add(runs.logits(2.5, 0), backend="torch")
     runs.add(runs.logits(0.8, 1), backend="keras")
-    (group,) = collect(runs.records)["data"]
-    assert group["pairs"][0]["reading"] == "networks"
-    assert any(sentence.startswith("That holds for these trained networks") for sentence in group["verdict"])
-    assert any("One seed" in sentence and "at least three" in sentence for sentence in group["verdict"])
+    (group,) = collect(runs.records).data
+    assert group.pairs[0].reading == "networks"
+    assert any(sentence.startswith("That holds for these trained networks") for sentence in group.verdict)
+    assert any("One seed" in sentence and "at least three" in sentence for sentence in group.verdict)
     files = built(runs)
-    low, high = group["series"][0]["accuracy_interval"]
+    low, high = group.series[0].accuracy_interval
     assert f"one seed, {low:.3f} to {high:.3f}" in Page(files["html"]).text
     assert f"(one seed, {low:.3f} to {high:.3f})" in files["md"]
 
@@ -99,14 +100,14 @@ def test_strategies_of_which_the_same_holds_share_a_sentence(runs: Runs) -> None
         for seed in range(2):
             for strategy, skill in (("fine-tune", 3.0), ("warm-up", 3.1), ("scratch", 0.0)):
                 runs.add(runs.logits(skill, seed), backend=backend, strategy=strategy, seed=seed)
-    (group,) = collect(runs.records)["data"]
-    assert len(group["verdict"]) == 3
-    assert group["verdict"][0].startswith("Fine-tune and warm-up reach ")
-    assert group["verdict"][0].endswith(" percentage points more than scratch in torch and jax.")
-    assert group["verdict"][1] == (
+    (group,) = collect(runs.records).data
+    assert len(group.verdict) == 3
+    assert group.verdict[0].startswith("Fine-tune and warm-up reach ")
+    assert group.verdict[0].endswith(" percentage points more than scratch in torch and jax.")
+    assert group.verdict[1] == (
         "Fine-tune, scratch and warm-up: torch and jax predict the same class for every test image."
     )
-    assert group["verdict"][2].startswith("Two seeds: ")
+    assert group.verdict[2].startswith("Two seeds: ")
 
 
 def test_runs_as_experiments_leave_them(monkeypatch: pytest.MonkeyPatch, pictures: ImageData, tmp_path: Path) -> None:
@@ -149,10 +150,10 @@ def test_other_seeds_are_not_paired(runs: Runs) -> None:
     runs.add(seed=0, backend="torch")
     runs.add(seed=1, backend="jax")
     runs.add(seed=2, backend="torch", strategy="scratch")
-    (group,) = collect(runs.records)["data"]
-    assert group["pairs"] == []
-    assert group["advantages"][0]["reading"] == "unknown"
-    assert any("no two series have predictions with the same seed" in sentence for sentence in group["verdict"])
+    (group,) = collect(runs.records).data
+    assert group.pairs == []
+    assert group.advantages[0].reading == "unknown"
+    assert any("no two series have predictions with the same seed" in sentence for sentence in group.verdict)
 
 
 def test_settings_that_differ_are_no_seeds_of_one_experiment(runs: Runs) -> None:
@@ -160,23 +161,23 @@ def test_settings_that_differ_are_no_seeds_of_one_experiment(runs: Runs) -> None
         runs.add(seed=seed, learning_rate=1e-3)
         runs.add(seed=seed, learning_rate=1e-4, epochs=5)
         runs.add(seed=seed, backend="jax", learning_rate=1e-3, data="/elsewhere", workers=0)
-    (group,) = collect(runs.records)["data"]
-    assert [series["series"] for series in group["series"]] == [
+    (group,) = collect(runs.records).data
+    assert [series.series for series in group.series] == [
         "torch, epochs 3, learning rate 0.001", "torch, epochs 5, learning rate 0.0001", "jax",
     ]  # fmt: skip
-    assert any("do not share epochs and learning rate" in sentence for sentence in group["verdict"])
-    assert "Among the runs of fine-tune, epochs is 3 in torch and jax, 5 in torch." in group["differences"]
+    assert any("do not share epochs and learning rate" in sentence for sentence in group.verdict)
+    assert "Among the runs of fine-tune, epochs is 3 in torch and jax, 5 in torch." in group.differences
     built(runs)
 
 
 def test_a_repetition_is_no_further_seed(runs: Runs) -> None:
     first, second = runs.add(seed=4), runs.add(seed=4)
     report = collect(runs.records)
-    (series,) = report["data"][0]["series"]
-    assert series["seeds"] == [4]
-    counted = {run["path"]: run["counted"] for run in report["runs"]}
+    (series,) = report.data[0].series
+    assert series.seeds == [4]
+    counted = {run.path: run.counted for run in report.runs}
     assert counted == {str(first): False, str(second): True}
-    assert any("only the newest counts" in note for note in report["notes"])
+    assert any("only the newest counts" in note for note in report.notes)
 
 
 def test_other_data_is_kept_apart(tmp_path: Path) -> None:
@@ -186,9 +187,9 @@ def test_other_data_is_kept_apart(tmp_path: Path) -> None:
     other.add(backend="jax")
     runs.records.update(other.records)
     report = collect(runs.records)
-    assert [group["names"] for group in report["data"]] == [["photos"], ["dinner"]]
-    assert all(group["pairs"] == [] for group in report["data"])
-    assert "two different sets of images or classes" in report["notes"][0]
+    assert [group.names for group in report.data] == [["photos"], ["dinner"]]
+    assert all(group.pairs == [] for group in report.data)
+    assert "two different sets of images or classes" in report.notes[0]
     page = built(runs)["html"]
     assert 'id="data-1"' in page
     assert 'id="data-2"' in page
@@ -253,10 +254,10 @@ def test_predictions_that_cannot_be_used_are_said_and_left_out(runs: Runs, fault
         path = runs.add(backend=backend)
     fault(path)
     report = collect(runs.records)
-    (group,) = report["data"]
-    assert len(group["pairs"]) == 1
-    assert any(said in note for note in report["notes"])
-    assert [series["series"] for series in group["series"]] == ["torch", "keras", "jax"]
+    (group,) = report.data
+    assert len(group.pairs) == 1
+    assert any(said in note for note in report.notes)
+    assert [series.series for series in group.series] == ["torch", "keras", "jax"]
     built(runs)
 
 
@@ -277,13 +278,13 @@ def test_disagreements_are_counted_and_sorted(runs: Runs) -> None:
     other[30] = [0.2, 0.1]
     runs.add(logits, backend="torch")
     runs.add(other, backend="jax")
-    found = collect(runs.records)["data"][0]["disagreements"]["fine-tune"]
+    found = collect(runs.records).data[0].disagreements["fine-tune"]
     apart = np.flatnonzero(logits.argmax(1) != other.argmax(1))
-    assert found["images_apart"] == len(apart) == 2
-    assert [card["name"] for card in found["shown"]] == ["test/hotdog/0003.jpg", "test/not-hotdog/0030.jpg"]
+    assert found.images_apart == len(apart) == 2
+    assert [card.name for card in found.shown] == ["test/hotdog/0003.jpg", "test/not-hotdog/0030.jpg"]
     probability = 1 / (1 + np.exp(float(logits[3, 1]) - float(logits[3, 0])))
-    assert found["shown"][0]["answers"][0]["true_probability"] == pytest.approx(probability)
-    assert found["shown"][0]["spread"] <= found["largest_gap"]
+    assert found.shown[0].answers[0].true_probability == pytest.approx(probability)
+    assert found.shown[0].spread <= found.largest_gap
 
 
 def test_mistakes_say_who_shares_them(runs: Runs) -> None:
@@ -293,11 +294,11 @@ def test_mistakes_say_who_shares_them(runs: Runs) -> None:
     runs.add(wrong, backend="torch", seed=0)
     runs.add(wrong * 0.5, backend="jax", seed=0)
     runs.add(right, backend="jax", seed=1)
-    found = collect(runs.records)["data"][0]["mistakes"]["fine-tune"]
-    assert (found["images_wrong"], found["images_wrong_in_all"]) == (1, 0)
-    (card,) = found["shown"]
-    assert (card["label"], card["top1"], card["series"]) == (0, 1, "torch")
-    assert card["shared"] == [{"series": "torch", "seeds": [0], "of": 1}, {"series": "jax", "seeds": [0], "of": 2}]
+    found = collect(runs.records).data[0].mistakes["fine-tune"]
+    assert (found.images_wrong, found.images_wrong_in_all) == (1, 0)
+    (card,) = found.shown
+    assert (card.label, card.top1, card.series) == (0, 1, "torch")
+    assert card.shared == [Share("torch", [0], 1), Share("jax", [0], 2)]
 
 
 @pytest.mark.parametrize("count", [2, 5, 20])
@@ -307,10 +308,10 @@ def test_confusion_matrices_of_many_classes(tmp_path: Path, count: int) -> None:
     # A class that is never predicted has no precision.
     logits[:, -1] = -9
     runs.add(logits)
-    (series,) = collect(runs.records)["data"][0]["series"]
-    matrix = np.array(series["confusion"]["matrix"])
+    (series,) = collect(runs.records).data[0].series
+    matrix = np.array(series.confusion.matrix)
     assert matrix.sum() == 3 * count
-    assert np.trace(matrix) / matrix.sum() == pytest.approx(series["accuracy"]["mean"])
+    assert np.trace(matrix) / matrix.sum() == pytest.approx(series.accuracy.mean)
     files = built(runs)
     assert json.loads(files["json"])["data"][0]["series"][0]["confusion"]["precision"][-1] is None
     assert files["html"].count('class="right"') == count
