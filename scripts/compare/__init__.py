@@ -21,7 +21,8 @@ DEFAULT_SEEDS = 3
 
 def main(arguments: list[str]) -> int:
     """Run what is not done yet, write the report, and return the exit code: 1 if a run failed."""
-    from scripts.cli.options import CompareOptions, parse_strategies
+    from scripts.cli.arguments import parse_strategies
+    from scripts.cli.options import CompareOptions
 
     arguments = with_backend(arguments)
     options = parse_strategies(CompareOptions, "compare", arguments)[0]

@@ -15,8 +15,9 @@ from common.runs.output import check_output
 from common.runs.record import RECORD, read_record
 from common.spec.experiment import ExperimentSpec, backends_with
 from common.system.errors import UserError
+from scripts.cli.arguments import given_fields, options_of, parse_strategies
 from scripts.cli.display import console
-from scripts.cli.options import CompareOptions, given_fields, options_of, parse_strategies
+from scripts.cli.options import CompareOptions
 
 State = Literal["waiting", "running", "done", "failed"]
 

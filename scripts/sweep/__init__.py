@@ -7,7 +7,8 @@ from scripts.cli.command import backend_wanted, value_of
 
 def main(arguments: list[str]) -> int:
     """Run the trials that are still missing, or show a study with --show, and return the exit code."""
-    from scripts.cli.options import SweepOptions, parse
+    from scripts.cli.arguments import parse
+    from scripts.cli.options import SweepOptions
 
     options = parse(SweepOptions, "sweep", arguments)
     from pathlib import Path

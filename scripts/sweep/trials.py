@@ -17,8 +17,9 @@ from common.spec.experiment import ExperimentSpec
 from common.sweep.study import Result, Sampler, Study, held_out, run_trial
 from common.sweep.vary import Variable, with_values
 from common.system.errors import UserError
+from scripts.cli.arguments import given_fields, options_of, parse
 from scripts.cli.display import RichWatch, console, describe_value, show_study
-from scripts.cli.options import SweepOptions, given_fields, options_of, parse
+from scripts.cli.options import SweepOptions
 from scripts.environments import definitions, use
 
 DEFAULT_TRIALS = 20
