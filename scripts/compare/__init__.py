@@ -74,7 +74,7 @@ def with_backend(arguments: list[str]) -> list[str]:
         UserError: The user gave --backend, while a comparison has several backends.
     """
     import backends
-    from common.spec.experiment import backends_with
+    from common.spec.names import backends_with
     from common.spec.presets import preset_names, read_preset
     from common.system.errors import UserError
 

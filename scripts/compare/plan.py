@@ -13,7 +13,8 @@ from common.network import sources
 from common.runs import experiment
 from common.runs.output import check_output
 from common.runs.record import RECORD, read_record
-from common.spec.experiment import ExperimentSpec, backends_with
+from common.spec.experiment import ExperimentSpec
+from common.spec.names import backends_with
 from common.system.errors import UserError
 from scripts.cli.arguments import given_fields, options_of, parse_strategies
 from scripts.cli.display import console

@@ -7,7 +7,8 @@ import pytest
 
 from common.network import lora, resnet, weights
 from common.network.stages import stage_of
-from common.spec.experiment import MODELS_BY_BACKEND, ExperimentSpec, StageMultiples
+from common.spec.experiment import ExperimentSpec, StageMultiples
+from common.spec.names import MODELS_BY_BACKEND
 from tests.backends.conftest import largest_difference, only_phase
 
 RATE, DECAY = 1e-2, 0.1
