@@ -44,7 +44,7 @@ def test_three_steps_follow_the_definition(backend, lora_spec, batch, optimizer)
     buffers = dict.fromkeys(filter(phase.trains, arrays), 0.0)
     trainer = backend.Trainer(model, spec, phase)
     for step in range(3):
-        gradients = backend.gradients(model, spec, phase, *batch)
+        gradients = backend.gradients(model, spec, phase, batch)
         assert gradients.keys() == buffers.keys()
         trainer.train_step(*batch)
         for name, gradient in gradients.items():
