@@ -8,7 +8,8 @@ from scripts.cli.lookup import backend_wanted
 
 def main(arguments: list[str]) -> int:
     """Print the tables, or JSON with --json, and return the exit code."""
-    from scripts.cli.options import InspectOptions, parse
+    from scripts.cli.arguments import parse
+    from scripts.cli.options import InspectOptions
 
     options = parse(InspectOptions, "inspect", arguments)
     import json

@@ -9,7 +9,8 @@ COLUMNS = 8
 
 def main(arguments: list[str]) -> int:
     """Write the picture, print the sizes and classes of the data, and return the exit code."""
-    from scripts.cli.options import ShowOptions, parse
+    from scripts.cli.arguments import parse
+    from scripts.cli.options import ShowOptions
 
     options = parse(ShowOptions, "show", arguments)
     from common.runs.experiment import load_data

@@ -185,8 +185,7 @@ def gradients(
     model: Model,
     spec: ExperimentSpec,
     phase: Phase,
-    images: Array,
-    labels: Array,
+    batch: tuple[Array, Array],
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """Return the gradient of the loss, without weight decay, by torchvision's name of the trained parameter.
@@ -198,13 +197,13 @@ def gradients(
         model: The network.
         spec: The experiment: loss, class weights and label smoothing.
         phase: The phase, which says what trains.
-        images: (N, H, W, 3) float32; of several processes, this one's share of the batch.
-        labels: (N,) int32 of the whole batch.
+        batch: Images (N, H, W, 3) float32, of several processes this one's share, and labels (N,) int32, all of them.
         class_counts: Training images of each class, for balanced class weights.
 
     Returns:
         Arrays in torchvision's layout, in the order of the forward pass.
     """
+    images, labels = batch
     targets = jnp.array(
         target_table(spec, class_counts), model.params["Dense_0"]["kernel"].dtype, device=model.placement
     )

@@ -176,8 +176,7 @@ def gradients(
     model: keras.Model,
     spec: ExperimentSpec,
     phase: Phase,
-    images: tf.Tensor,
-    labels: tf.Tensor,
+    batch: tuple[tf.Tensor, tf.Tensor],
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """Return the gradients of the loss, computed by a gradient tape outside any compiled graph.
@@ -188,13 +187,13 @@ def gradients(
         model: The network, or a head alone.
         spec: The experiment; weight decay is left out.
         phase: Which parameters train, and whose BatchNorm statistics are frozen.
-        images: (N, H, W, 3) float32, or feature vectors (N, features).
-        labels: (N,) int64.
+        batch: Images (N, H, W, 3) float32, or feature vectors (N, features), and labels (N,) int64.
         class_counts: Training images of each class, for `common.method.loss.target_table`.
 
     Returns:
         torchvision's name of each trained parameter -> its gradient, in torchvision's layout.
     """
+    images, labels = batch
     statistics = [v for name, v in named_variables(model).items() if resnet.is_statistic(name)]
     before = [variable.numpy() for variable in statistics]
     set_mode(model, phase)

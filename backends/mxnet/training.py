@@ -195,8 +195,7 @@ def gradients(
     model: HybridBlock,
     spec: ExperimentSpec,
     phase: Phase,
-    images: np.ndarray,
-    labels: np.ndarray,
+    batch: tuple[np.ndarray, np.ndarray],
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """Return the gradient of the loss, without weight decay, by torchvision's name of the trained parameter.
@@ -208,13 +207,13 @@ def gradients(
         model: The network.
         spec: The experiment: loss, class weights and label smoothing.
         phase: The phase, which says what trains.
-        images: (N, 3, H, W), the whole batch.
-        labels: (N,).
+        batch: Images (N, 3, H, W) and labels (N,) of the whole batch.
         class_counts: Training images of each class, for balanced class weights.
 
     Returns:
         Arrays in torchvision's layout, which is Gluon's too.
     """
+    images, labels = batch
     statistics = {
         p: p.list_data()[0].copy() for name, p in named_parameters(model).items() if resnet.is_statistic(name)
     }

@@ -120,8 +120,7 @@ def gradients(
     model: nn.Module,
     spec: ExperimentSpec,
     phase: Phase,
-    images: Tensor,
-    labels: Tensor,
+    batch: tuple[Tensor, Tensor],
     class_counts: Sequence[int] | None = None,
 ) -> dict[str, NDArray]:
     """Return the gradients of the loss by `torch.autograd.grad`, which writes into no parameter's `grad`.
@@ -132,13 +131,13 @@ def gradients(
         model: The network, or a head alone.
         spec: The experiment; weight decay is left out.
         phase: Which parameters train, and whose BatchNorm statistics are frozen.
-        images: (N, 3, H, W), or feature vectors (N, features).
-        labels: (N,) int64.
+        batch: Images (N, 3, H, W), or feature vectors (N, features), and labels (N,) int64.
         class_counts: Training images of each class, for `common.method.loss.target_table`.
 
     Returns:
         torchvision's name of each trained parameter -> its gradient.
     """
+    images, labels = batch
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     set_trained(model, phase)
     set_mode(model, phase)

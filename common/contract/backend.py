@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contract.results import History
+from common.contract.trainer import Trainer
 from common.contract.watch import Watch
 from common.data.folder import ImageData, Sample
 from common.devices.device import Device
@@ -38,48 +39,6 @@ class Models:
     """The source network's backbone with a new head; with the strategy `lora`, its convolutions have adapters."""
     scratch: Any
     """The same network, with all values random."""
-
-
-class Trainer(Protocol):
-    """Train one model through one phase, with an optimizer whose parameter groups follow `phase.learning_rates`."""
-
-    def __init__(
-        self, model: Any, spec: ExperimentSpec, phase: Phase, class_counts: Sequence[int] | None = None
-    ) -> None:
-        """Create the optimizer of a phase, with an empty state.
-
-        Args:
-            model: The model, which is trained in place.
-            spec: The experiment.
-            phase: The phase: which stages train at which rate, and which BatchNorm statistics are frozen.
-            class_counts: Training images of each class, for `common.method.loss.target_table`.
-
-        Raises:
-            RuntimeError: A trained parameter is not in exactly one parameter group, or a frozen one is in any.
-        """
-
-    def train_step(self, images: Any, labels: Any, rate_factor: float = 1.0) -> None:
-        """Compute a forward pass, a backward pass and an update, and add to the sums without waiting for the device.
-
-        With several devices the step is that of the whole batch on one device, the statistics of BatchNorm included
-        (synchronised BatchNorm).
-
-        Args:
-            images: Images or features of a batch, as this backend's pipelines give them. Where several processes share
-                the batch, they are this one's part (`common.devices.processes`); where one process drives several
-                devices, it shares them out.
-            labels: Labels of the whole batch.
-            rate_factor: Factor of all learning rates in this step. Momentum accumulates gradients, not updates, as in
-                torch, so a rate acts on its own step only.
-        """
-
-    def read_sums(self) -> tuple[float, int]:
-        """Return the sums over the examples since the last call, and start them anew.
-
-        Returns:
-            The sum of the losses (plain cross-entropy, whatever the targets), and the number of correct top-1
-            predictions, over the examples of all devices; the same numbers in every process.
-        """
 
 
 class Backend(Protocol):
@@ -153,8 +112,7 @@ class Backend(Protocol):
         model: Any,
         spec: ExperimentSpec,
         phase: Phase,
-        images: Any,
-        labels: Any,
+        batch: tuple[Any, Any],
         class_counts: Sequence[int] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Compute the gradient of the loss of `spec`, without weight decay, in training mode.
@@ -165,8 +123,7 @@ class Backend(Protocol):
             model: The model.
             spec: The experiment.
             phase: The phase, for the trained parameters and the frozen statistics.
-            images: Images of a batch, as `from_shared` gives them.
-            labels: Their labels, likewise.
+            batch: Images and labels as `from_shared` gives them.
             class_counts: Training images of each class, for `common.method.loss.target_table`.
 
         Returns:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.crosscheck.probe import Arrays
 from common.crosscheck.scenarios import YARDSTICK_BACKEND, Scenario
@@ -120,14 +119,14 @@ def _same(name: str, values: dict[str, Any]) -> Check:
     return Check(name, not different, note=note)
 
 
-Chooser = Callable[[Arrays], dict[str, NDArray[Any]]]
-Measure = Callable[[dict[str, NDArray[Any]], dict[str, NDArray[Any]]], float]
+Chooser = Callable[[Arrays], Arrays]
+Measure = Callable[[Arrays, Arrays], float]
 
 
 def _distance(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, tolerance: Tolerance) -> Check:
     """Check each tensor against the yardstick, and every two backends, all tensors together, against the target."""
-    check = _measure(name, choose, probes, yardstick, _worst_tensor, tolerance.floor)
     chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
+    check = _measure(name, chosen, choose(yardstick.arrays), _worst_tensor, tolerance.floor)
     pairs = [_all_tensors(chosen[a], chosen[b]) for a, b in itertools.combinations(chosen, 2)]
     _aim(check, float(np.max(pairs, initial=0.0)), tolerance)
     return check
@@ -135,17 +134,14 @@ def _distance(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: P
 
 def _losses(name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, tolerance: Tolerance) -> Check:
     """Check the loss of every step against the yardstick, and those of every two backends against the target."""
-    check = _measure(name, choose, probes, yardstick, _largest_relative, tolerance.floor)
+    chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
+    check = _measure(name, chosen, choose(yardstick.arrays), _largest_relative, tolerance.floor)
     _aim(check, check.farthest[2] if check.farthest else 0.0, tolerance)
     return check
 
 
-def _measure(
-    name: str, choose: Chooser, probes: dict[str, Probe], yardstick: Probe, measure: Measure, floor: float
-) -> Check:
+def _measure(name: str, chosen: dict[str, Arrays], true: Arrays, measure: Measure, floor: float) -> Check:
     """Check that each backend is near the yardstick: measure(backend) <= max(FACTOR * measure(torch), floor)."""
-    chosen = {backend: choose(probe.arrays) for backend, probe in probes.items()}
-    true = choose(yardstick.arrays)
     distances = {backend: measure(values, true) for backend, values in chosen.items()}
     allowed = max(FACTOR * distances[YARDSTICK_BACKEND], floor)
     pairs = [(a, b, measure(chosen[a], chosen[b])) for a, b in itertools.combinations(chosen, 2)]
@@ -207,7 +203,7 @@ def _group(prefix: str) -> Chooser:
     return lambda arrays: {name: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _worst_tensor(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
+def _worst_tensor(values: Arrays, true: Arrays) -> float:
     """Return the largest relative L2 distance of a tensor, or infinity where tensors are missing.
 
         distance = max over tensors of |value - true| / max(|true|, 1e-4 * largest |true| of all tensors)
@@ -231,7 +227,7 @@ def _worst_tensor(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]
     return float(np.max(relative))
 
 
-def _all_tensors(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
+def _all_tensors(values: Arrays, true: Arrays) -> float:
     """Return the relative L2 distance of all tensors as one vector, or infinity where tensors are missing."""
     if values.keys() != true.keys():
         return float("inf")
@@ -239,7 +235,7 @@ def _all_tensors(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]])
     return float(np.sqrt(squares / sum(float(np.sum(array.astype(np.float64) ** 2)) for array in true.values())))
 
 
-def _largest_relative(values: dict[str, NDArray[Any]], true: dict[str, NDArray[Any]]) -> float:
+def _largest_relative(values: Arrays, true: Arrays) -> float:
     """Return the largest relative difference max |value - true| / |true| of two single arrays.
 
     >>> round(_largest_relative({"losses": np.array([1.0, 2.2])}, {"losses": np.array([1.0, 2.0])}), 6)

@@ -107,12 +107,12 @@ def describe(
 def first_batch(backend: Backend, spec: ExperimentSpec, batch: tuple[NDArray[Any], NDArray[Any]]) -> Arrays:
     """Return the logits of the fine-tuning network on a batch and its gradients by parameter, before any step."""
     model = backend.build_models(spec).fine_tune
-    images, labels = backend.from_shared(*batch)
-    arrays: Arrays = {"logits": backend.logits(model, images)}
+    converted = backend.from_shared(*batch)
+    arrays: Arrays = {"logits": backend.logits(model, converted[0])}
     for mode in ("train", "frozen"):
         changed = spec.replace(batch_norm=mode)
         (phase,) = phases.phases(changed)
-        for name, gradient in backend.gradients(model, changed, phase, images, labels).items():
+        for name, gradient in backend.gradients(model, changed, phase, converted).items():
             arrays[f"gradient, {mode}/{name}"] = sample(gradient)
     return arrays
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import lzma
 import re
-import shutil
-import stat
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from common.data import demo
+from common.data import demo, zips
 from common.data.folder import BadImages, ImageData, read_folder
 from common.system.caches import Cache, cache_folder
 from common.system.errors import UserError
@@ -36,15 +31,6 @@ HOTDOG_URLS = (
     "https://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip",
     "http://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip",
 )
-
-MAX_UNPACKED = 20 * 1024**3
-"""Bytes: a zip that would unpack to more is refused."""
-
-MAX_RATIO = 200
-"""A zip that grows by more than this factor is refused; photographs hardly grow at all."""
-
-RATIO_FREE = 100 * 1024**2
-"""Bytes: below this unpacked size the factor doesn't matter."""
 
 _OTHER_WAYS = (
     "Try again later, name another copy with --data-url URL --data-sha1 SHA1, "
@@ -87,22 +73,7 @@ def load(
             `read_folder` refuses.
     """
     cache = Path(cache) if cache is not None else cache_folder()
-    sha1 = _source_sha1(data, url, sha1)
-    zipped: str | None = None
-    if data == "demo":
-        name, root = data, _demo(cache, progress)
-    elif data == "hotdog":
-        name = data if sha1 == HOTDOG_SHA1 else f"{data}@{sha1[:8]}"
-        zipped = url or HOTDOG_URLS[0]
-        root = _hotdog((url,) if url else HOTDOG_URLS, sha1, cache, progress)
-    else:
-        path = user_path("--data", data)
-        if not path.exists():
-            raise UserError(f"There is no {data}. --data takes {', '.join(DATASETS)}, or the path of a folder or zip.")
-        name, root = path.resolve().name, path
-        if not path.is_dir():
-            name, zipped = path.stem, str(path)
-            root = _unpacked(path, _sha1(path), cache)
+    name, root, zipped = _find(data, url, _source_sha1(data, url, sha1), cache, progress)
     try:
         found = read_folder(
             root, bad_images=bad_images, train_limit=train_limit, test_limit=test_limit, progress=progress
@@ -112,6 +83,21 @@ def load(
             raise
         raise UserError(f"In {zipped}, unpacked to {root}: {error}") from error
     return replace(found, name=name)
+
+
+def _find(data: str, url: str | None, sha1: str, cache: Path, progress: bool) -> tuple[str, Path, str | None]:
+    """Return the name of a data set, its folder, and the zip that this was unpacked from, None where it was none."""
+    if data == "demo":
+        return data, _demo(cache, progress), None
+    if data == "hotdog":
+        name = data if sha1 == HOTDOG_SHA1 else f"{data}@{sha1[:8]}"
+        return name, _hotdog((url,) if url else HOTDOG_URLS, sha1, cache, progress), url or HOTDOG_URLS[0]
+    path = user_path("--data", data)
+    if not path.exists():
+        raise UserError(f"There is no {data}. --data takes {', '.join(DATASETS)}, or the path of a folder or zip.")
+    if path.is_dir():
+        return path.resolve().name, path, None
+    return path.stem, _unpacked(path, _sha1(path), cache), str(path)
 
 
 def _source_sha1(data: str, url: str | None, sha1: str | None) -> str:
@@ -141,12 +127,12 @@ def _demo(cache: Path, progress: bool) -> Path:
 def _hotdog(urls: tuple[str, ...], sha1: str, cache: Path, progress: bool) -> Path:
     downloads = cache / "downloads"
     return _make_once(
-        cache, "unpacked", sha1, lambda folder: _unpack(_download(urls, sha1, downloads, progress), folder)
+        cache, "unpacked", sha1, lambda folder: zips.unpack(_download(urls, sha1, downloads, progress), folder)
     )
 
 
 def _unpacked(archive: Path, sha1: str, cache: Path) -> Path:
-    return _make_once(cache, "unpacked", sha1, lambda folder: _unpack(archive, folder))
+    return _make_once(cache, "unpacked", sha1, lambda folder: zips.unpack(archive, folder))
 
 
 def _sha1(path: Path) -> str:
@@ -249,65 +235,3 @@ def _download_bar(shown: bool) -> Iterator[_Bar]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
         yield _Bar(progress)
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Write every file of a zip under a folder.
-
-    Args:
-        archive: The zip.
-        folder: An empty folder.
-
-    Raises:
-        UserError: The zip is unsafe or damaged, or has two entries for one file.
-    """
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
-            places = [_safe_place(member, archive) for member in members]
-            _refuse_bomb(members, archive)
-            for member, place in zip(members, places, strict=True):
-                target = folder / place
-                if member.is_dir():
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # "x": two members of one name, or of one name on a disk that ignores case, must not hide one another.
-                with opened.open(member) as source, open(target, "xb") as copy:
-                    shutil.copyfileobj(source, copy, 1 << 20)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(
-            f"{archive} is no zip, or a damaged one ({error}). Get it again, or unpack it yourself."
-        ) from error
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        name = Path(error.filename).relative_to(folder)
-        raise UserError(
-            f"{archive} holds two entries for {name}. Unpack it yourself and give --data the folder."
-        ) from error
-
-
-def _safe_place(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
-    name = member.filename.replace("\\", "/")
-    place = PurePosixPath(name)
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if place.is_absolute() or ".." in place.parts or re.match(r"[A-Za-z]:", name) or not place.parts:
-        fault = "would be written outside the data folder"
-    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        fault = "is a link or device, not a file"
-    elif member.flag_bits & 0x1:
-        fault = "is encrypted"
-    else:
-        return place
-    raise UserError(f"{archive} is refused: its entry {member.filename!r} {fault}. Nothing was unpacked.")
-
-
-def _refuse_bomb(members: list[zipfile.ZipInfo], archive: Path) -> None:
-    size = sum(member.file_size for member in members)
-    ratio = size / max(1, archive.stat().st_size)
-    if size > MAX_UNPACKED:
-        fault = f"it would unpack to {size:,} bytes, more than the {MAX_UNPACKED:,} allowed"
-    elif size > RATIO_FREE and ratio > MAX_RATIO:
-        fault = f"it would grow {ratio:,.0f} times to {size:,} bytes, as no photographs do"
-    else:
-        return
-    raise UserError(f"{archive} is refused: {fault}. Nothing was unpacked.")

@@ -127,12 +127,9 @@ def read_folder(
     problems: list[Skipped] = []
     for split in SPLITS:
         problems += _strays(top, split)
-        per_class = []
-        for name in classes:
-            images, others = _list_class(top, split, name)
-            problems += others
-            per_class.append(images)
-        chosen[split] = _limited(per_class, limits[split], split)
+        listed = [_list_class(top, split, name) for name in classes]
+        problems += [other for _, others in listed for other in others]
+        chosen[split] = _limited([images for images, _ in listed], limits[split], split)
     unreadable = _check([file for split in SPLITS for files in chosen[split] for file in files], progress)
     problems += [Skipped(name, reason) for name, reason in unreadable.items()]
     if problems and bad_images == "error":
@@ -249,9 +246,8 @@ def _limited(per_class: list[list[_File]], limit: int | None, split: str) -> lis
             if left and counts[label] < len(files):
                 counts[label] += 1
                 left -= 1
-    return [
-        [files[i * len(files) // count] for i in range(count)] for files, count in zip(per_class, counts, strict=True)
-    ]
+    pairs = zip(per_class, counts, strict=True)
+    return [[files[i * len(files) // count] for i in range(count)] for files, count in pairs]
 
 
 def _fault(file: _File) -> str | None:
@@ -266,13 +262,9 @@ def _check(files: Sequence[_File], progress: bool) -> dict[str, str]:
     console = Console(stderr=True)
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         faults: Iterable[str | None] = track(
-            pool.map(_fault, files),
-            "checking images",
-            total=len(files),
-            console=console,
-            transient=True,
+            pool.map(_fault, files), "checking images", total=len(files), console=console, transient=True,
             disable=not (progress and console.is_terminal),
-        )
+        )  # fmt: skip
         return {file.name: fault for file, fault in zip(files, faults, strict=True) if fault is not None}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,38 +13,22 @@ from typing import Any
 from common.batches import resident
 from common.contract.backend import Backend, Models
 from common.contract.experiment import Experiment
-from common.contract.results import EpochMetrics, History, Predictions
-from common.contract.watch import ForwardingWatch, Silent, Stopped, Watch
+from common.contract.results import History
+from common.contract.watch import Silent, Watch
 from common.data import datasets, decoded, splits
 from common.data.folder import ImageData
 from common.devices import precision, processes
 from common.method import auto, feature_reuse, phases, schedules
 from common.method.plan import Plan, make_plan
-from common.network import resnet, source_classes, sources, weights
-from common.preprocessing import transforms
-from common.runs import description, record
-from common.runs.predictions import write_predictions
+from common.network import source_classes, sources
+from common.runs import description
 from common.runs.record import RunRecord
+from common.runs.results import RecordingWatch, finish, note_results, recorded, write_results
 from common.runs.run_folder import check_output, reserved
 from common.runs.tensorboard import TensorBoardWatch
 from common.spec.experiment import ExperimentSpec
-from common.system.errors import RunError, UserError
-from common.system.machine import now, peak_memory
+from common.system.errors import UserError
 from common.training import loop, zero_shot
-
-
-class RecordingWatch(ForwardingWatch):
-    """A watch that writes the record after every epoch and passes everything on to another watch."""
-
-    def __init__(self, folder: Path, run: RunRecord, shown: Watch) -> None:
-        super().__init__(shown)
-        self.folder, self.run = folder, run
-
-    def on_epoch(self, metrics: EpochMetrics, predictions: Predictions) -> None:
-        """Add the epoch to the record and write it, then pass the epoch on."""
-        self.run.epochs.append(metrics)
-        record.write_record(self.folder, self.run)
-        super().on_epoch(metrics, predictions)
 
 
 def load_data(spec: ExperimentSpec) -> ImageData:
@@ -109,42 +93,25 @@ def run(
         The finished record, with the results of the run.
     """
     start = time.perf_counter()
-    world = processes.world_of(spec)
-    watch = watch if world.leads else Silent()
-    if world.leads:
+    leads = processes.world_of(spec).leads
+    watch = watch if leads else Silent()
+    if leads:
         check_output(spec, folder, request.overwrite)
     plan, data, choice = prepare(spec, request.given)
     for note in ([choice.why] if choice else []) + feature_reuse.notes(plan.spec, plan.phases):
         watch.on_note(note)
-    backend = load_backend(plan.spec.backend)
-    device = backend.prepare(plan.spec)
-    asked = plan.spec
-    resolved, reason = precision.resolve(asked, device)
-    models = build_models(backend, resolved, data)
-    data, kept = decoded.attach(resolved, data)
-    experiment = Experiment(backend, dataclasses.replace(plan, spec=resolved), data, watch)
-    run_record = description.describe_run(experiment, device, models, request.command)
-    run_record.spec = asked
-    run_record.resolved |= {
-        "precision": resolved.precision, "precision_reason": reason, "decoded_images": kept,
-        "devices": resolved.devices, "processes": world.size,
-    }  # fmt: skip
-    if resolved.pipeline == "resident":
-        run_record.resolved["resident_images"] = resident.describe(experiment.plan, data)
-    if choice is not None:
-        run_record.resolved["auto"] = asdict(choice)
+    asked = Experiment(load_backend(plan.spec.backend), plan, data, watch)
+    experiment, model, run_record = begin(asked, choice, request.command)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start
-    model = description.model_of(resolved, models)
-    if not world.leads:
+    if not leads:
         note_results(run_record, train(experiment, model))
-        finish(run_record, backend, start)
+        finish(run_record, experiment.backend, start)
         return run_record
     with reserved(folder):
-        # Another run may have ended in this folder meanwhile.
-        check_output(resolved, folder, request.overwrite)
+        check_output(experiment.spec, folder, request.overwrite)  # another run may have ended there meanwhile
         with (
-            TensorBoardWatch(folder, resolved, watch) if request.tensorboard else nullcontext(watch) as shown,
-            recorded(folder, run_record, lambda: finish(run_record, backend, start)),
+            TensorBoardWatch(folder, experiment.spec, watch) if request.tensorboard else nullcontext(watch) as shown,
+            recorded(folder, run_record, lambda: finish(run_record, experiment.backend, start)),
         ):
             history = train(experiment.replace(watch=RecordingWatch(folder, run_record, shown)), model)
             write_results(folder, experiment, model, history)
@@ -203,6 +170,39 @@ def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) 
     return plan, choice
 
 
+def begin(
+    experiment: Experiment, choice: auto.Choice | None, command: Sequence[str]
+) -> tuple[Experiment, Any, RunRecord]:
+    """Prepare the device, build the networks and describe the run that is about to begin.
+
+    Args:
+        experiment: The experiment as it was asked for.
+        choice: The choice of the strategy `auto`, None without it.
+        command: The command line, for the record.
+
+    Returns:
+        The experiment with the precision that `auto` means and with decoded images, the network that it is about, and
+        the record without results.
+    """
+    backend, asked = experiment.backend, experiment.spec
+    device = backend.prepare(asked)
+    resolved, reason = precision.resolve(asked, device)
+    models = build_models(backend, resolved, experiment.data)
+    data, kept = decoded.attach(resolved, experiment.data)
+    experiment = experiment.replace(plan=dataclasses.replace(experiment.plan, spec=resolved), data=data)
+    run_record = description.describe_run(experiment, device, models, command)
+    run_record.spec = asked
+    run_record.resolved |= {
+        "precision": resolved.precision, "precision_reason": reason, "decoded_images": kept,
+        "devices": resolved.devices, "processes": processes.world().size,
+    }  # fmt: skip
+    if resolved.pipeline == "resident":
+        run_record.resolved["resident_images"] = resident.describe(experiment.plan, data)
+    if choice is not None:
+        run_record.resolved["auto"] = asdict(choice)
+    return experiment, description.model_of(resolved, models), run_record
+
+
 def build_models(backend: Backend, spec: ExperimentSpec, data: ImageData) -> Models:
     """Build the three networks of an experiment.
 
@@ -229,52 +229,9 @@ def source_head_wanted(spec: ExperimentSpec) -> bool:
     return spec.head_init == "source-class" and spec.strategy not in ("scratch", "zero-shot")
 
 
-@contextmanager
-def recorded(folder: Path, run_record: RunRecord, finish: Callable[[], None]) -> Iterator[None]:
-    """Keep the record true however the work inside ends: complete, or marked with the error that ended it.
-
-    Args:
-        folder: The run's folder, whose predictions and model of an earlier run are deleted.
-        run_record: The record, written at the start and at the end.
-        finish: Adds to the record the facts that are known at the end only.
-    """
-    for stale in (record.PREDICTIONS, record.MODEL):
-        (folder / stale).unlink(missing_ok=True)
-    record.write_record(folder, run_record)
-    try:
-        yield
-    except BaseException as error:
-        run_record.status = status_of(error)
-        run_record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise
-    else:
-        run_record.status = "complete"
-    finally:
-        # Ctrl-C may come while another error is handled, such as that of a process whose partner was interrupted.
-        if run_record.status == "running":
-            run_record.status, run_record.error = "interrupted", KeyboardInterrupt.__name__
-        finish()
-        record.write_record(folder, run_record)
-
-
 def train(experiment: Experiment, model: Any) -> History:
     """Train a model, or only evaluate it where the strategy is `zero-shot`, and return the history."""
     return (zero_shot.evaluate if experiment.spec.strategy == "zero-shot" else loop.fit)(experiment, model)
-
-
-def note_results(run_record: RunRecord, history: History) -> None:
-    """Add to the record the results of the kept model.
-
-    These are its loss and accuracy on test and validation images, its epoch, whether training stopped early, and the
-    counts of reused features.
-    """
-    assert history.test is not None
-    run_record.final = {"test_loss": history.test.loss, "test_accuracy": history.test.accuracy}
-    if history.validation is not None:
-        run_record.final["validation_loss"] = history.validation.loss
-        run_record.final["validation_accuracy"] = history.validation.accuracy
-    run_record.resolved["features"] = history.features
-    run_record.kept_epoch, run_record.stopped_early = history.kept_epoch, history.stopped_early
 
 
 def check_last_batch(plan: Plan) -> None:
@@ -306,50 +263,3 @@ def check_last_batch(plan: Plan) -> None:
             f"batch_size = {spec.batch_size} leaves a batch of one image of {plan.transform.image_size} px, from which "
             "BatchNorm learns nothing; choose another --batch-size, a larger --image-size or --batch-norm frozen"
         )
-
-
-def status_of(error: BaseException) -> record.Status:
-    """Return the status that the record gets when `error` ended the run."""
-    if isinstance(error, KeyboardInterrupt | Stopped):
-        return "interrupted"
-    return "diverged" if isinstance(error, loop.Diverged) else "failed"
-
-
-def finish(run_record: RunRecord, backend: Backend, start: float) -> None:
-    """Add to the record the facts that are known at the end only: times in seconds, memory in bytes."""
-    run_record.finished = now()
-    training = sum(metrics.seconds for metrics in run_record.epochs)
-    run_record.timing["training_seconds"] = training
-    run_record.timing["total_seconds"] = time.perf_counter() - start
-    images = len(run_record.epochs) * run_record.data["trained_images"]
-    if training:
-        run_record.timing["images_per_second"] = images / training
-    run_record.environment["peak_memory_bytes"] = peak_memory()
-    run_record.environment["peak_gpu_memory_bytes"] = backend.peak_gpu_memory()
-
-
-def write_results(folder: Path, experiment: Experiment, model: Any, history: History) -> None:
-    """Write the predictions and, unless the strategy is `zero-shot`, the trained model.
-
-    Args:
-        folder: The run's folder.
-        experiment: The experiment, for names of classes and files and for the model's header.
-        model: The trained model.
-        history: Its predictions of the test images.
-
-    Raises:
-        RunError: The history has no predictions.
-    """
-    spec, data = experiment.spec, experiment.data
-    if history.test is None:
-        raise RunError("training ended without an evaluation")
-    write_predictions(folder, history.test, data)
-    if spec.strategy == "zero-shot":
-        return
-    header = weights.Header(
-        resnet.architecture(spec.backend, spec.model),
-        data.classes,
-        transforms.preprocessing(experiment.plan.transform),
-        f"{spec.strategy} on {data.name} with {spec.backend}, starting from {spec.weights}",
-    )
-    weights.write(folder / record.MODEL, weights.Checkpoint(header, experiment.backend.to_arrays(model)))

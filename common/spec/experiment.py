@@ -12,33 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from common.spec.names import BackendName
+from common.spec.contradictions import check_contradictions
+from common.spec.names import BackendName, ModelName
 from common.system.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-ModelName = Literal["resnet18", "resnet50", "resnet18_v2"]
 Strategy = Literal[
     "fine-tune", "scratch", "feature-extraction", "warm-up", "partial", "discriminative", "lora", "zero-shot", "auto"
 ]
 
 # No value is converted into another type, but for whole numbers where any number is allowed.
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-# The networks each framework's own model libraries offer.
-MODELS_BY_BACKEND: dict[str, tuple[str, ...]] = {
-    "torch": ("resnet18", "resnet50"),
-    "keras": ("resnet18", "resnet50"),
-    "jax": ("resnet18", "resnet50"),
-    "mxnet": ("resnet18", "resnet18_v2"),
-}
-
-
-def backends_with(model: str) -> list[str]:
-    """Return the backends that offer a model."""
-    return [backend for backend, models in MODELS_BY_BACKEND.items() if model in models]
-
 
 Multiple = Annotated[float, Field(ge=0)]
 
@@ -293,55 +279,3 @@ def _describe(hint: Any) -> str:
         return "a list, each of it " + _describe(typing.get_args(hint)[0])
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "nothing"}
     return names.get(hint, "a table of multiples by stage")
-
-
-def check_contradictions(spec: ExperimentSpec) -> None:
-    """Check the fields against each other.
-
-    Raises:
-        UserError: Two fields contradict each other, or a text is empty.
-    """
-    if spec.model not in MODELS_BY_BACKEND[spec.backend]:
-        offered = ", ".join(MODELS_BY_BACKEND[spec.backend])
-        raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
-    if spec.backend == "mxnet" and spec.precision == "bf16":
-        raise UserError("precision = 'bf16': MXNet trains in float32 only; choose --precision fp32, or another backend")
-    check_devices(spec)
-    if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
-        raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
-    if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:
-        raise UserError(f"warm_up_epochs = {spec.warm_up_epochs}: expected fewer than epochs = {spec.epochs}")
-    for name, wanted in (("early_stopping", spec.early_stopping is not None), ("keep", spec.keep == "best")):
-        if wanted and not spec.validation:
-            raise UserError(
-                f"{name} = {getattr(spec, name)}: needs validation images to choose by; add --validation 0.2"
-            )
-    if spec.schedule == "one-cycle" and spec.schedule_warm_up_steps:
-        raise UserError("schedule_warm_up_steps: the schedule one-cycle warms up by itself; leave the option away")
-    if spec.head_init_classes and spec.head_init != "source-class":
-        raise UserError("head_init_classes: needs --head-init source-class")
-    if (spec.data_url is None) != (spec.data_sha1 is None):
-        given, absent = ("data_url", "data_sha1") if spec.data_sha1 is None else ("data_sha1", "data_url")
-        raise UserError(f"{given} needs {absent} too: a download is only used when its SHA-1 is the one expected")
-    if spec.data_url is not None and spec.data != "hotdog":
-        raise UserError(f"data_url: only the data set hotdog is downloaded, but data = {spec.data!r}")
-    if spec.data == "":
-        raise UserError("data = '': expected demo, hotdog, or the path of a folder or .zip")
-    if spec.weights == "":
-        raise UserError("weights = '': expected distilled, tv_in1k, imagenet, none or the path of a .safetensors file")
-    if spec.weights == "none" and spec.strategy != "scratch":
-        raise UserError(
-            f"weights = 'none' leaves the strategy {spec.strategy!r} nothing to start from; "
-            "choose --strategy scratch or other --weights"
-        )
-
-
-def check_devices(spec: ExperimentSpec) -> None:
-    """Raise UserError where several devices cannot share the batches."""
-    if spec.batch_size % spec.devices:
-        raise UserError(
-            f"devices = {spec.devices}: cannot share a batch of {spec.batch_size} evenly; choose a --batch-size that "
-            "is a multiple"
-        )
-    if spec.devices > 1 and spec.pipeline != "shared":
-        raise UserError(f"devices: the {spec.pipeline} pipeline feeds one device; choose --pipeline shared")

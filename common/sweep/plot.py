@@ -124,10 +124,9 @@ def draw_map(figure: Figure, axes: Axes, results: Sequence[Result], first: Varia
             [across[result.number] for result in scored], [up[result.number] for result in scored],
             c=[result.accuracy or 0.0 for result in scored], cmap="viridis", s=70, edgecolors=GREY,
         )  # fmt: skip
-        lost = [result.number for result in diverged]
         axes.scatter(
-            [across[number] for number in lost], [up[number] for number in lost], marker="x", color=ORANGE,
-            label="diverged",
+            [across[result.number] for result in diverged], [up[result.number] for result in diverged],
+            marker="x", color=ORANGE, label="diverged",
         )  # fmt: skip
         if diverged:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)

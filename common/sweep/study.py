@@ -7,7 +7,7 @@ its name, in which every trial has a folder with the record of its run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from common.contract.results import EpochMetrics
-from common.contract.watch import Stopped
-from common.runs.record import RunRecord
 from common.spec.experiment import ExperimentSpec
-from common.sweep.vary import Value, Variable, grid, with_values
+from common.sweep.vary import Value, Variable, grid
 from common.system.errors import UserError
-from common.training.loop import Diverged
 
 Sampler = Literal["grid", "random", "tpe"]
 Outcome = Literal["complete", "diverged", "pruned", "interrupted", "failed", "running"]
@@ -35,6 +31,18 @@ STUDY_NAME = "sweep"
 # Fields that may differ between the processes that share a study: the backends agree, and the rest changes no result.
 FREE_FIELDS = ("backend", "device", "devices", "workers", "data_url", "data_sha1")
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the trials of a study are chosen, and when to stop."""
+
+    sampler: Sampler
+    """Point after point of the grid, at random, or by Optuna's TPE."""
+    trials: int | None = None
+    """The number of trials of the whole study; None sets no limit."""
+    pruner: Literal["median", "none"] = "none"
+    """Whether Optuna's MedianPruner ends trials that are worse than the median of the others."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,6 @@ class Result:
 def held_out(spec: ExperimentSpec) -> ExperimentSpec:
     """Return the experiment with VALIDATION of its training images held out to choose by, if it holds out none yet."""
     return spec if spec.validation else spec.replace(validation=VALIDATION)
-
-
-def score(record: RunRecord) -> float:
-    """Return the accuracy of the kept model on the held-out training images, by which a sweep chooses.
-
-    Test images never take part in the choice.
-    """
-    return record.final["validation_accuracy"]
 
 
 class Study:
@@ -145,14 +145,13 @@ class Study:
         """Return the lock that the process of trial `number` holds until it ends, however it ends."""
         return FileLock(self.folder / f"{number:04d}.lock", timeout=0)
 
-    def ask(self, sampler: Sampler, trials: int | None, seed: int) -> tuple[Trial, FileLock] | None:
+    def ask(self, search: Search, seed: int) -> tuple[Trial, FileLock] | None:
         """Start the next trial.
 
         A trial that was interrupted or failed, or whose process died, does not count: its point is tried again.
 
         Args:
-            sampler: How the values are chosen: point after point of the grid, at random, or by Optuna's TPE.
-            trials: The number of trials of the whole study; None sets no limit.
+            search: How the values are chosen, and how many trials there are.
             seed: The seed of the samplers.
 
         Returns:
@@ -160,20 +159,23 @@ class Study:
             the grid, have run or are running.
         """
         variables = self.variables
+        # The median prunes half of the trials, once there are five to compare with, from their second epoch on.
+        median = optuna.pruners.MedianPruner(n_warmup_steps=2)
+        self.study.pruner = median if search.pruner == "median" else optuna.pruners.NopPruner()
         with FileLock(self.folder / ".lock"):
             known = [trial for trial in self.study.get_trials(deepcopy=False) if self.counts(trial)]
-            if trials is not None and len(known) >= trials:
+            if search.trials is not None and len(known) >= search.trials:
                 return None
             taken = [trial.params for trial in known]
             # The seed of a draw contains the number of trials so far, so that no two processes draw the same.
             draw = seed * 100_003 + len(self.study.get_trials(deepcopy=False))
-            if sampler == "grid":
+            if search.sampler == "grid":
                 point = next((point for point in grid(variables) if point not in taken), None)
                 if point is None:
                     return None
                 if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                     self.study.enqueue_trial(point)
-            elif sampler == "random":
+            elif search.sampler == "random":
                 self.study.sampler = optuna.samplers.RandomSampler(seed=draw)
             else:
                 self.study.sampler = optuna.samplers.TPESampler(seed=draw)
@@ -195,71 +197,6 @@ class Study:
             return False
         except Timeout:
             return True
-
-
-def run_trial(
-    study: Study,
-    trial: Trial,
-    bases: Mapping[str, ExperimentSpec],
-    run: Callable[[ExperimentSpec, Path, Callable[[EpochMetrics], None]], RunRecord],
-    pruner: Literal["median", "none"],
-) -> Result:
-    """Run one trial and store its result; a run that diverges or is pruned is a result like any other.
-
-    Any other error is stored as the trial's failure and raised again.
-
-    Args:
-        study: The study of the trial.
-        trial: The trial, as `Study.ask` started it.
-        bases: The experiment of each strategy, before it is varied.
-        run: Runs an experiment into a folder, and calls back with the metrics of each epoch.
-        pruner: Whether Optuna's MedianPruner ends trials that are worse than the median of the others.
-
-    Returns:
-        The result.
-
-    Raises:
-        KeyboardInterrupt: The run was interrupted; the trial is stored as interrupted.
-    """
-    # The median prunes half of the trials, once there are five to compare with, from their second epoch on.
-    study.study.pruner = (
-        optuna.pruners.MedianPruner(n_warmup_steps=2) if pruner == "median" else optuna.pruners.NopPruner()
-    )
-
-    def on_epoch(metrics: EpochMetrics) -> None:
-        assert metrics.validation_accuracy is not None
-        trial.report(metrics.validation_accuracy, metrics.epoch)
-        if trial.should_prune():
-            raise Stopped(f"pruned after epoch {metrics.epoch}: its validation accuracy was below the others' median")
-
-    def note(outcome: Outcome, reason: str, state: TrialState, accuracy: float | None = None) -> None:
-        trial.set_user_attr("outcome", outcome)
-        trial.set_user_attr("reason", reason)
-        study.study.tell(trial, accuracy, state=state)
-
-    trial.set_user_attr("backend", next(iter(bases.values())).backend)
-    try:
-        record = run(spec_of(bases, trial), study.folder / f"{trial.number:04d}", on_epoch)
-    except Diverged as error:
-        note("diverged", str(error), TrialState.PRUNED)
-    except Stopped as error:
-        note("pruned", str(error), TrialState.PRUNED)
-    except KeyboardInterrupt:
-        note("interrupted", "interrupted", TrialState.FAIL)
-        raise
-    except Exception as error:
-        note("failed", f"{type(error).__name__}: {error}", TrialState.FAIL)
-        raise
-    else:
-        note("complete", "", TrialState.COMPLETE, score(record))
-    return result_of(study.study.get_trials(deepcopy=False)[trial.number])
-
-
-def spec_of(bases: Mapping[str, ExperimentSpec], trial: Trial) -> ExperimentSpec:
-    """Return the experiment of a trial: that of its strategy, with the trial's values."""
-    strategy = trial.params.get("strategy")
-    base = bases[strategy] if strategy is not None else next(iter(bases.values()))
-    return with_values(base, trial.params)
 
 
 def result_of(trial: FrozenTrial) -> Result:

@@ -11,9 +11,9 @@ from typing import Any
 from common.batches.features import FeatureBatches, cache_for
 from common.batches.pipelines import image_batches
 from common.batches.source import Batches
-from common.contract.backend import Trainer
 from common.contract.experiment import Experiment
 from common.contract.results import EpochMetrics, History, Predictions
+from common.contract.trainer import Trainer
 from common.method import schedules
 from common.method.phases import Phase
 from common.spec.experiment import ExperimentSpec

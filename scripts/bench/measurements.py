@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import backends
-from common.bench import measurement
+from common.bench import measurement, temporary_data
 from common.bench.chapter import ChapterProcess, same_job
-from common.bench.measurement import Result
+from common.bench.measurement import Contenders
+from common.bench.results import PASSES, PRODUCT_SIDE, Result
 from common.data import datasets
 from common.data.folder import ImageData
 from common.devices import precision
@@ -22,7 +23,6 @@ from scripts.cli.display import console, make_table
 from scripts.cli.options import BenchOptions
 
 if TYPE_CHECKING:
-    from common.contract.backend import Backend
     from common.devices.device import Device
 
 # Strategy of a job that is measured as a whole -> the tab's choices that it changes. Features are computed only once
@@ -50,30 +50,24 @@ def measure(options: BenchOptions) -> dict[str, Any]:
     """
     check(options)
     data = datasets.load(options.data)
-    with measurement.scratch_folder() as scratch, ChapterProcess(backends.chapter_file(options.backend)) as tab:
+    with temporary_data.temporary_folder() as folder, ChapterProcess(backends.chapter_file(options.backend)) as tab:
         backend = backends.load(options.backend)
-        base = same_job(
-            ExperimentSpec(
-                backend=options.backend, pipeline=options.pipeline, epochs=options.epochs, workers=options.workers,
-                learning_rate=1e-6,
-            )
-        )  # fmt: skip
-        base = base.replace(weights=str(measurement.random_weights(scratch, base)), classes=len(data.classes))
+        base = base_spec(options)
+        base = base.replace(weights=str(temporary_data.random_weights(folder, base)), classes=len(data.classes))
         device = backend.prepare(base)
         precisions = chosen_precisions(options, base, device)
         console.print(f"{options.backend} on {device.kind} ({device.name}), {base.model}", style="bold")
+        contenders = Contenders(backend, tab, tuple(precisions))
         results, jobs = [], []
         for image_size in options.image_size:
             for batch_size in options.batch_size:
                 spec = base.replace(image_size=image_size, batch_size=batch_size)
                 name = f"{image_size}-{batch_size}"
                 # Whole jobs first: compilation counts in them, and slices measured before would have done it already.
-                jobs += measure_jobs(options, backend, tab, spec, list(precisions), data, scratch / f"{name}-whole")
-                linked = measurement.link_images(data, scratch / name, options.steps, batch_size)
+                jobs += measure_jobs(options, contenders, spec, data, folder / f"{name}-whole")
+                linked = temporary_data.link_images(data, folder / name, options.steps, batch_size)
                 with console.status("") as status:
-                    result = measurement.run(
-                        backend, tab, spec, list(precisions), linked, options.repeats, status.update
-                    )
+                    result = measurement.run(contenders, spec, linked, options.repeats, status.update)
                 show(result)
                 results.append(result)
         return {
@@ -101,6 +95,12 @@ def check(options: BenchOptions) -> None:
         raise UserError(f"--jobs {' '.join(unknown)}: the jobs are {', '.join(JOBS)}")
 
 
+def base_spec(options: BenchOptions) -> ExperimentSpec:
+    """Return the experiment of the chapter's tab, with what the options say of it."""
+    names = ("backend", "pipeline", "epochs", "workers")
+    return same_job(ExperimentSpec(learning_rate=1e-6, **{name: getattr(options, name) for name in names}))
+
+
 def chosen_precisions(options: BenchOptions, spec: ExperimentSpec, device: Device) -> dict[str, str]:
     """Return the precisions to measure.
 
@@ -122,37 +122,27 @@ def chosen_precisions(options: BenchOptions, spec: ExperimentSpec, device: Devic
 
 
 def measure_jobs(
-    options: BenchOptions,
-    backend: Backend,
-    tab: ChapterProcess,
-    spec: ExperimentSpec,
-    precisions: list[str],
-    data: ImageData,
-    folder: Path,
+    options: BenchOptions, contenders: Contenders, spec: ExperimentSpec, data: ImageData, folder: Path
 ) -> list[dict[str, Any]]:
     """Measure the whole trainings that the options ask for, on all images, and print a line for each.
 
     Args:
         options: The options of the benchmark.
-        backend: The backend.
-        tab: The process of the chapter's tab.
+        contenders: The backend and the tab; the last of the precisions is measured.
         spec: The experiment, with its image size and batch size.
-        precisions: The precisions; the last of them is measured.
         data: The images.
         folder: A folder for links to the images.
 
     Returns:
         For each job the image size, the batch size and the values of `common.bench.measurement.whole_job`.
     """
-    if not options.jobs:
-        return []
     measured = []
     for job in options.jobs:
         # Each job has links of its own, so that it decodes its images itself.
-        linked = measurement.link_images(data, folder / job, len(data.train) + len(data.test), spec.batch_size)
-        chosen = spec.replace(strategy=job, precision=precisions[-1], **JOBS[job])
+        linked = temporary_data.link_images(data, folder / job, len(data.train) + len(data.test), spec.batch_size)
+        chosen = spec.replace(strategy=job, precision=contenders.precisions[-1], **JOBS[job])
         with console.status("") as status:
-            found = measurement.whole_job(backend, tab, chosen, linked, status.update)
+            found = measurement.whole_job(contenders, chosen, linked, status.update)
         console.print(
             f"{job}, {chosen.epochs} epochs, {chosen.precision}: the tab {found['tab_seconds']:.0f} s, "
             f"ours {found['seconds']:.0f} s, {found['times_tab']:.2f} times as fast"
@@ -166,7 +156,7 @@ def show(result: Result) -> None:
     """Print a table of the measurements at one image size and batch size, and the rates of matrix products."""
     console.print(f"\n{result.image_size} px, batch {result.batch_size}", style="bold")
     table = make_table("", "precision", "images/s", "of the tab", "of ready", "of a product")
-    order = [(job, way) for job in measurement.PASSES for way in WAYS]
+    order = [(job, way) for job in PASSES for way in WAYS]
     for case in sorted((c for c in result.cases if c.way in WAYS), key=lambda c: order.index((c.job, c.way))):
         shares = [result.ratio(case, "tab"), result.ratio(case, "ready"), result.share_of_peak(case)]
         texts = ["" if share is None or case.way == "input" else f"{share:.2f}" for share in shares]
@@ -177,5 +167,5 @@ def show(result: Result) -> None:
     console.print(table)
     for case in result.cases:
         if case.job == "product":
-            rate = case.rate * 2 * measurement.PRODUCT_SIDE**3 / 1e9
+            rate = case.rate * 2 * PRODUCT_SIDE**3 / 1e9
             console.print(f"a matrix product reaches {rate:.0f} GFLOP/s in {case.precision}", style="dim")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
 import tyro
 
-from common.spec.experiment import ExperimentSpec, Strategy
-from common.spec.presets import load_preset, preset_names, read_preset
-from common.system.errors import UserError
-from scripts.cli import help_pages
-from scripts.cli.lookup import value_of, wants_help
+from common.spec.experiment import ExperimentSpec
+from common.spec.names import BackendName
+from common.spec.presets import load_preset
 
 IMPLICIT_PRESET = "demo"
 # At most so many characters of the data's name go into the name of a folder.
@@ -147,7 +144,7 @@ class CrosscheckOptions(ExperimentOfCrosscheck):
 class ProbeOptions(ExperimentOfCrosscheck):
     """Write a probe file, one backend's part of crosscheck."""
 
-    backend: Literal["torch", "keras", "jax", "mxnet"] = "torch"
+    backend: BackendName = "torch"
     """The backend to probe."""
     precision: Literal["fp32", "fp64"] = "fp32"
     """Arithmetic of the probe."""
@@ -198,7 +195,7 @@ class BenchOptions:
     weights random.
     """
 
-    backend: Literal["torch", "keras", "jax", "mxnet"] = "torch"
+    backend: BackendName = "torch"
     """Framework to measure."""
     image_size: tuple[int, ...] = (224,)
     """Sides of the images, in pixels."""
@@ -222,40 +219,6 @@ class BenchOptions:
     """Threads that prepare images, as for scripts.run."""
     output: Path = Path("runs/bench.json")
     """File to write."""
-
-
-Options = TypeVar("Options", bound=SpecOptions)
-
-
-def parse(kind: type[Options], command: str, arguments: list[str], strategy: str | None = None) -> Options:
-    """Parse the arguments of a command, over the values of the preset that they name.
-
-    Args:
-        kind: The class of the command's options.
-        command: The name of the command, `run` for `python -m scripts.run`.
-        arguments: The arguments.
-        strategy: The strategy that the preset is loaded for; by default the one that the arguments name, else the
-            preset's own.
-
-    Returns:
-        The options.
-
-    Raises:
-        UserError: The preset does not exist, or a value is not allowed.
-        SystemExit: With code 2 for options that do not exist, and with 0 after --help and --help-all.
-    """
-    preset = value_of(arguments, "--preset")
-    preset = IMPLICIT_PRESET if preset is None else preset
-    if preset not in preset_names():
-        raise UserError(f"--preset {preset}: the presets are {', '.join(preset_names())}")
-    given = value_of(arguments, "--strategy")
-    defaults = kind(
-        spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset
-    )
-    prog = f"python -m scripts.{command}"
-    if wants_help(arguments):
-        help_pages.show_page(defaults, prog, help_pages.HELP_ALL in arguments)
-    return tyro.cli(kind, prog=prog, args=arguments, default=defaults)
 
 
 def run_name(options: SpecOptions) -> str:
@@ -289,76 +252,3 @@ def name_of_data(options: SpecOptions) -> str:
     path = os.path.abspath(options.spec.data)
     name = Path(path).name if os.path.isdir(path) else Path(path).stem
     return re.sub(r"[^\w.]+", "-", name).strip("-.")[:LONGEST_NAME] or options.preset
-
-
-def options_of(
-    spec: ExperimentSpec, preset: str, always: Collection[str] = (), left_out: Collection[str] = ()
-) -> list[str]:
-    """Return the shortest options that give a spec from a preset.
-
-    Args:
-        spec: The experiment.
-        preset: The preset to start from.
-        always: Fields that are named even where they are the preset's; backend and strategy always are.
-        left_out: Fields that are not named.
-    """
-    base = {**flat(load_preset(preset, spec.strategy)), **dict.fromkeys(("backend", "strategy", *always))}
-    options = ["--preset", preset]
-    for name, value in flat(spec).items():
-        if value == base[name] or name in left_out:
-            continue
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            options.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            options += [f"--{option}", *map(str, value if isinstance(value, list | tuple) else [value])]
-    return options
-
-
-def flat(spec: ExperimentSpec) -> dict[str, object]:
-    """The fields of a spec by the names of their options."""
-    values = spec.to_dict()
-    stages = values.pop("stage_multiples")
-    return {**values, **{f"stage_multiples.{stage}": multiple for stage, multiple in stages.items()}}
-
-
-def given_fields(arguments: list[str]) -> frozenset[str]:
-    """Return the fields of the spec that the arguments name.
-
-    >>> sorted(given_fields(["--epochs", "3", "--no-flip"]))
-    ['epochs', 'flip']
-
-    Args:
-        arguments: The arguments of a command.
-
-    Returns:
-        The names of the fields, with underscores.
-    """
-    options = {argument.split("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
-    named = {option.removeprefix("no_").split(".")[0] for option in options}
-    return frozenset(f.name for f in fields(ExperimentSpec) if f.name in named)
-
-
-def parse_strategies(kind: type[Options], command: str, arguments: list[str]) -> list[Options]:
-    """Parse the arguments once for each strategy that they ask for.
-
-    Args:
-        kind: The class of the command's options.
-        command: The name of the command, `run` for `python -m scripts.run`.
-        arguments: The arguments.
-
-    Returns:
-        The options for the strategy that the arguments name, or for each strategy of the preset. With --weights none
-        and no --strategy it is `scratch` alone.
-
-    Raises:
-        UserError: As for `parse`.
-        SystemExit: As for `parse`.
-    """
-    # Without source weights the only strategy is training from scratch.
-    sourceless = value_of(arguments, "--weights") == "none" and value_of(arguments, "--strategy") is None
-    first = parse(kind, command, arguments, "scratch" if sourceless else None)
-    if sourceless or value_of(arguments, "--strategy"):
-        return [first]
-    strategies = read_preset(first.preset).get("strategies", [first.spec.strategy])
-    return [parse(kind, command, arguments, strategy) for strategy in strategies]

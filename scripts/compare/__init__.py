@@ -21,7 +21,8 @@ DEFAULT_SEEDS = 3
 
 def main(arguments: list[str]) -> int:
     """Run what is not done yet, write the report, and return the exit code: 1 if a run failed."""
-    from scripts.cli.options import CompareOptions, parse_strategies
+    from scripts.cli.arguments import parse_strategies
+    from scripts.cli.options import CompareOptions
 
     arguments = with_backend(arguments)
     options = parse_strategies(CompareOptions, "compare", arguments)[0]
@@ -73,7 +74,7 @@ def with_backend(arguments: list[str]) -> list[str]:
         UserError: The user gave --backend, while a comparison has several backends.
     """
     import backends
-    from common.spec.experiment import backends_with
+    from common.spec.names import backends_with
     from common.spec.presets import preset_names, read_preset
     from common.system.errors import UserError
 

@@ -13,10 +13,12 @@ from common.network import sources
 from common.runs import experiment
 from common.runs.record import RECORD, read_record
 from common.runs.run_folder import check_output
-from common.spec.experiment import ExperimentSpec, backends_with
+from common.spec.experiment import ExperimentSpec
+from common.spec.names import backends_with
 from common.system.errors import UserError
+from scripts.cli.arguments import given_fields, options_of, parse_strategies
 from scripts.cli.display import console
-from scripts.cli.options import CompareOptions, given_fields, options_of, parse_strategies
+from scripts.cli.options import CompareOptions
 
 State = Literal["waiting", "running", "done", "failed"]
 

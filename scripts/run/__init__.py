@@ -7,7 +7,8 @@ from scripts.cli.lookup import value_of
 
 def main(arguments: list[str]) -> int:
     """Run each strategy that the arguments ask for, with a record of its own, and return the exit code."""
-    from scripts.cli.options import RunOptions, given_fields, parse_strategies, run_name
+    from scripts.cli.arguments import given_fields, parse_strategies
+    from scripts.cli.options import RunOptions, run_name
 
     # Parse before the imports below, so that --help need not wait for them.
     runs = parse_strategies(RunOptions, "run", arguments)

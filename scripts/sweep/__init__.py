@@ -7,7 +7,8 @@ from scripts.cli.lookup import backend_wanted, value_of
 
 def main(arguments: list[str]) -> int:
     """Run the trials that are still missing, or show a study with --show, and return the exit code."""
-    from scripts.cli.options import SweepOptions, parse
+    from scripts.cli.arguments import parse
+    from scripts.cli.options import SweepOptions
 
     options = parse(SweepOptions, "sweep", arguments)
     from pathlib import Path
@@ -21,14 +22,14 @@ def main(arguments: list[str]) -> int:
         trials.show(options.show)
         return 0
     variables = vary.parse_all(options.vary)
-    sampler, count = trials.find_plan(options, variables)
+    search = trials.find_search(options, variables)
     bases = trials.find_bases(options, variables, arguments)
     trials.check(bases, variables)
     names = "-".join(variable.name for variable in variables)
     file = options.study or Path("runs", f"sweep-{options.preset}-{options.spec.backend}-{names}.journal")
     study = Study.create(file, bases, variables)
     console.print(f"study {file}; the same command continues it", style="dim", soft_wrap=True)
-    trials.run_trials(study, bases, sampler, count, options.pruner, arguments)
+    trials.run_trials(study, bases, search, arguments)
     trials.finish(study, options, bases)
     return 0
 

@@ -1,4 +1,4 @@
-"""The parts of `scripts.sweep`: its plan, its trials one after the other, and the summary at the end."""
+"""The parts of `scripts.sweep`: its search, its trials one after the other, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import backends
 from common.contract.results import EpochMetrics, Predictions
@@ -14,11 +13,13 @@ from common.network import sources
 from common.runs import experiment
 from common.runs.record import MODEL, RunRecord
 from common.spec.experiment import ExperimentSpec
-from common.sweep.study import Result, Sampler, Study, held_out, run_trial
+from common.sweep.study import Result, Sampler, Search, Study, held_out
+from common.sweep.trial import run_trial
 from common.sweep.vary import Variable, with_values
 from common.system.errors import UserError
+from scripts.cli.arguments import given_fields, options_of, parse
 from scripts.cli.display import RichWatch, console, describe_value, show_study
-from scripts.cli.options import SweepOptions, given_fields, options_of, parse
+from scripts.cli.options import SweepOptions
 from scripts.environments import definitions, use
 
 DEFAULT_TRIALS = 20
@@ -36,16 +37,16 @@ class TrialWatch(RichWatch):
         self.hand_on(metrics)
 
 
-def find_plan(options: SweepOptions, variables: Sequence[Variable]) -> tuple[Sampler, int | None]:
-    """Return how values are chosen and after how many trials to stop.
+def find_search(options: SweepOptions, variables: Sequence[Variable]) -> Search:
+    """Return how trials are chosen and when to stop.
 
     Args:
         options: The options of the sweep.
         variables: The varied fields.
 
     Returns:
-        The sampler, by default `grid` if every variable is a list and else `tpe`; and the number of trials, by default
-        DEFAULT_TRIALS, or None for a whole grid.
+        The search. By default the sampler is `grid` if every variable is a list and else `tpe`, and the number of
+        trials is DEFAULT_TRIALS, or None for a whole grid.
 
     Raises:
         UserError: The number of trials is below 1.
@@ -55,7 +56,7 @@ def find_plan(options: SweepOptions, variables: Sequence[Variable]) -> tuple[Sam
     trials = options.trials if options.trials is not None or sampler == "grid" else DEFAULT_TRIALS
     if trials is not None and trials < 1:
         raise UserError(f"--trials {trials}: expected at least 1")
-    return sampler, trials
+    return Search(sampler, trials, options.pruner)
 
 
 def find_bases(options: SweepOptions, variables: Sequence[Variable], arguments: list[str]) -> dict[str, ExperimentSpec]:
@@ -129,22 +130,13 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
         experiment.resolve(base, data)
 
 
-def run_trials(
-    study: Study,
-    bases: Mapping[str, ExperimentSpec],
-    sampler: Sampler,
-    trials: int | None,
-    pruner: Literal["median", "none"],
-    arguments: list[str],
-) -> None:
+def run_trials(study: Study, bases: Mapping[str, ExperimentSpec], search: Search, arguments: list[str]) -> None:
     """Run trials until the study has them all; other processes may run some of them.
 
     Args:
         study: The study.
         bases: The experiment for each strategy.
-        sampler: How the values are chosen.
-        trials: The number of trials of the whole study; None for the whole grid.
-        pruner: Whether to end trials that are worse than the median of the earlier ones.
+        search: How the trials are chosen, and when to stop.
         arguments: The arguments of the sweep, for the command in the trials' records.
     """
     command = ["python", "-m", "scripts.sweep", *arguments]
@@ -159,10 +151,10 @@ def run_trials(
         return finished
 
     seed = next(iter(bases.values())).seed
-    while (asked := study.ask(sampler, trials, seed)) is not None:
+    while (asked := study.ask(search, seed)) is not None:
         trial, lock = asked
         try:
-            console.print(describe(run_trial(study, trial, bases, run, pruner)), soft_wrap=True)
+            console.print(describe(run_trial(study, trial, bases, run)), soft_wrap=True)
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

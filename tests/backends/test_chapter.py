@@ -7,7 +7,7 @@ import pytest
 
 import backends
 from common.bench.chapter import Chapter, ChapterProcess, load
-from common.bench.measurement import link_images
+from common.bench.temporary_data import link_images
 
 
 def test_the_tab_trains_and_evaluates(backend_name, pictures, tmp_path) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from common.network import lora, resnet, weights
 from common.network.stages import stage_of
-from common.spec.experiment import MODELS_BY_BACKEND, ExperimentSpec, StageMultiples
+from common.spec.experiment import ExperimentSpec, StageMultiples
+from common.spec.names import MODELS_BY_BACKEND
 from tests.backends.conftest import largest_difference, only_phase
 
 RATE, DECAY = 1e-2, 0.1
@@ -43,7 +44,7 @@ def test_three_steps_follow_the_definition(backend, lora_spec, batch, optimizer)
     buffers = dict.fromkeys(filter(phase.trains, arrays), 0.0)
     trainer = backend.Trainer(model, spec, phase)
     for step in range(3):
-        gradients = backend.gradients(model, spec, phase, *batch)
+        gradients = backend.gradients(model, spec, phase, batch)
         assert gradients.keys() == buffers.keys()
         trainer.train_step(*batch)
         for name, gradient in gradients.items():

@@ -7,7 +7,8 @@ import pytest
 
 from common.contract.backend import Backend, Models
 from common.network import imagenet, resnet, sources, weights
-from common.spec.experiment import MODELS_BY_BACKEND, ExperimentSpec
+from common.spec.experiment import ExperimentSpec
+from common.spec.names import MODELS_BY_BACKEND
 from common.system.errors import UserError
 from tests.backends.conftest import largest_difference, only_phase
 

@@ -32,9 +32,9 @@ def test_logits_are_float32_near_those_of_float32(backend, models, low, batch) -
 @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
 def test_gradients_are_near_those_of_float32(backend, models, spec, low, batch, batch_norm) -> None:
     changes = {"batch_norm": batch_norm}
-    expected = backend.gradients(models.fine_tune, spec.replace(**changes), only_phase(spec, **changes), *batch)
+    expected = backend.gradients(models.fine_tune, spec.replace(**changes), only_phase(spec, **changes), batch)
     model = backend.build_models(low).fine_tune
-    found = backend.gradients(model, low.replace(**changes), only_phase(low, **changes), *batch)
+    found = backend.gradients(model, low.replace(**changes), only_phase(low, **changes), batch)
     assert all(array.dtype == np.float32 for array in found.values())
     assert largest_difference(found["fc.weight"], expected["fc.weight"]) < 0.1
     for name in ("layer4.1.conv2.weight", "layer1.0.conv1.weight", "bn1.weight"):

@@ -48,7 +48,7 @@ def test_pixels_are_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["common.runs.experiment", "common.runs.record", "scripts.cli.options", "scripts.cli.display"]
+    "module", ["common.runs.experiment", "common.runs.record", "scripts.cli.arguments", "scripts.cli.display"]
 )
 def test_common_and_scripts_import_no_framework(module: str) -> None:
     """In an environment that has one."""

@@ -37,7 +37,7 @@ def test_sgd_moves_each_stage_by_its_own_rate(backend, models, spec, batch, stra
     phase = only_phase(changed)
     model = models.scratch if strategy == "scratch" else models.fine_tune
     before = backend.to_arrays(model)
-    gradients = backend.gradients(model, changed, phase, *batch)
+    gradients = backend.gradients(model, changed, phase, batch)
     train(backend, model, changed, batch)
     after = backend.to_arrays(model)
     for name in before:
@@ -71,7 +71,7 @@ def test_optimizers_follow_the_definitions(backend, models, spec, batch, optimiz
     second = dict.fromkeys(names, 0.0)
     for step, factor in enumerate((1.0, 0.5, 0.1), start=1):
         before = backend.to_arrays(model)
-        gradients = backend.gradients(model, changed, phase, *batch)
+        gradients = backend.gradients(model, changed, phase, batch)
         trainer.train_step(*batch, factor)
         after = backend.to_arrays(model)
         for name in names:
@@ -130,7 +130,7 @@ def test_weighted_and_smoothed_gradient_of_the_heads_bias(
     changed = spec.replace(
         batch_norm="frozen", class_weights="balanced", label_smoothing=0.2, loss_reduction=loss_reduction
     )  # fmt: skip
-    gradient = backend.gradients(models.fine_tune, changed, only_phase(changed), *batch, class_counts=[3, 9])
+    gradient = backend.gradients(models.fine_tune, changed, only_phase(changed), batch, class_counts=[3, 9])
     logits = backend.logits(models.fine_tune, batch[0]).astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     weights, targets = np.array([2.0, 2 / 3])[numpy_batch[1]], np.array([[0.9, 0.1], [0.1, 0.9]])[numpy_batch[1]]
@@ -195,7 +195,7 @@ def test_running_statistics_follow_torch(backend, models, spec, numpy_batch, bat
 
 def test_gradients_leave_the_model_alone(backend, models, spec, batch) -> None:
     before = backend.to_arrays(models.fine_tune)
-    backend.gradients(models.fine_tune, spec, only_phase(spec), *batch)
+    backend.gradients(models.fine_tune, spec, only_phase(spec), batch)
     for name, array in backend.to_arrays(models.fine_tune).items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
@@ -204,7 +204,7 @@ def test_gradient_matches_finite_differences(backend, models, spec, batch) -> No
     """Along the gradient itself, with frozen statistics, where the loss is smooth enough for float32."""
     changed = spec.replace(batch_norm="frozen", loss_reduction="mean")
     phase = only_phase(changed)
-    gradient = backend.gradients(models.fine_tune, changed, phase, *batch)["fc.weight"]
+    gradient = backend.gradients(models.fine_tune, changed, phase, batch)["fc.weight"]
     before = backend.to_arrays(models.fine_tune)["fc.weight"]
     labels = np.asarray(batch[1]) if not hasattr(batch[1], "asnumpy") else batch[1].asnumpy()
     step = 1e-2 / np.linalg.norm(gradient)

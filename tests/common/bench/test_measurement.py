@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 import backends
-from common.bench import chapter, measurement
-from common.bench.measurement import Case, Result
+from common.bench import chapter, measurement, temporary_data
+from common.bench.measurement import Contenders
+from common.bench.results import PRODUCT_SIDE, Case, Result
+from common.bench.slices import Slice
 from common.data.folder import ImageData
 from common.network import resnet
 from common.spec.experiment import ExperimentSpec
@@ -24,7 +26,7 @@ from tests.fake_backend import FakeBackend
 def test_every_slice_runs_once_for_nothing_and_then_in_every_round() -> None:
     calls: list[str] = []
 
-    def piece(name: str, seconds: float) -> measurement.Slice:
+    def piece(name: str, seconds: float) -> Slice:
         def do() -> tuple[int, float]:
             calls.append(name)
             return 6, seconds * len(calls)
@@ -47,7 +49,7 @@ def result() -> Result:
         Case("train", "input", "fp32", [500.0, 600.0, 700.0]),
         Case("product", "product", "bf16", [1.0, 2.0, 4.0]),
     ]
-    return Result(224, 8, 32, 32, 2 * measurement.PRODUCT_SIDE**3 // 300, cases)
+    return Result(224, 8, 32, 32, 2 * PRODUCT_SIDE**3 // 300, cases)
 
 
 def test_ratios_are_medians_within_rounds(result: Result) -> None:
@@ -89,13 +91,13 @@ def test_operations_at_odd_sizes() -> None:
 
 
 def test_images_are_linked_in_full_batches(pictures: ImageData, tmp_path: Path) -> None:
-    linked = measurement.link_images(pictures, tmp_path / "images", steps=5, batch_size=8)
+    linked = temporary_data.link_images(pictures, tmp_path / "images", steps=5, batch_size=8)
     assert (len(linked.train), len(linked.test)) == (16, 8)
     assert linked.classes == pictures.classes
     assert {sample.label for sample in linked.train} == {0, 1}
     assert len({sample.path.resolve() for sample in linked.train}) == 16
     with pytest.raises(UserError, match="--batch-size 100"):
-        measurement.link_images(pictures, tmp_path / "other", steps=5, batch_size=100)
+        temporary_data.link_images(pictures, tmp_path / "other", steps=5, batch_size=100)
 
 
 class FakeTab:
@@ -120,13 +122,13 @@ class FakeTab:
 @pytest.fixture
 def job(tmp_path: Path) -> ExperimentSpec:
     spec = chapter.same_job(ExperimentSpec(image_size=64, batch_size=8, epochs=2, workers=1, learning_rate=1e-6))
-    return spec.replace(weights=str(measurement.random_weights(tmp_path, spec)))
+    return spec.replace(weights=str(temporary_data.random_weights(tmp_path, spec)))
 
 
 def test_everything_is_measured_in_every_precision(pictures, job, tmp_path) -> None:
-    linked = measurement.link_images(pictures, tmp_path / "images", 2, 8)
+    linked = temporary_data.link_images(pictures, tmp_path / "images", 2, 8)
     asked = FakeTab()
-    result = measurement.run(FakeBackend(), asked, job, ["fp32", "bf16"], linked, repeats=2)
+    result = measurement.run(Contenders(FakeBackend(), asked, ["fp32", "bf16"]), job, linked, repeats=2)
     assert asked.asked == ["64 px, batch 8, 2 classes", "train", "test", "train", "test", "test", "train"]
     names = {case.name for case in result.cases}
     both = {f"{name} {kind}" for kind in ("fp32", "bf16") for name in ("train ours", "train ready", "test ours",
@@ -138,19 +140,19 @@ def test_everything_is_measured_in_every_precision(pictures, job, tmp_path) -> N
 
 
 def test_a_whole_job_runs_all_epochs(pictures, job, tmp_path) -> None:
-    linked = measurement.link_images(pictures, tmp_path / "images", 2, 8)
+    linked = temporary_data.link_images(pictures, tmp_path / "images", 2, 8)
     asked = FakeTab()
-    found = measurement.whole_job(FakeBackend(), asked, job, linked)
+    found = measurement.whole_job(Contenders(FakeBackend(), asked), job, linked)
     assert asked.asked == ["64 px, batch 8, 2 classes", *["train", "test"] * 2]
     assert found["times_tab"] == pytest.approx(found["tab_seconds"] / found["seconds"])
     assert found["seconds_again"] is None
 
 
 def test_feature_extraction_is_held_against_a_frozen_tab(pictures, job, tmp_path) -> None:
-    linked = measurement.link_images(pictures, tmp_path / "images", 2, 8)
+    linked = temporary_data.link_images(pictures, tmp_path / "images", 2, 8)
     asked, notes = FakeTab(), []
     chosen = job.replace(strategy="feature-extraction", batch_norm="frozen", train_crop="none", flip=False)
-    found = measurement.whole_job(FakeBackend(), asked, chosen, linked, notes.append)
+    found = measurement.whole_job(Contenders(FakeBackend(), asked), chosen, linked, notes.append)
     assert asked.asked[0] == "64 px, batch 8, 2 classes, frozen"
     assert notes == [f"feature-extraction, 2 epochs: {who}" for who in ("the tab", "ours", "ours")]
     assert found["seconds_again"] > 0
@@ -159,7 +161,7 @@ def test_feature_extraction_is_held_against_a_frozen_tab(pictures, job, tmp_path
 def test_what_is_cached_meanwhile_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     for before in ("elsewhere", None):
         monkeypatch.setenv("FINE_TUNING_CACHE", "elsewhere") if before else monkeypatch.delenv("FINE_TUNING_CACHE")
-        with measurement.scratch_folder() as folder:
+        with temporary_data.temporary_folder() as folder:
             assert cache_folder() == folder
         assert os.environ.get("FINE_TUNING_CACHE") == before
         assert not folder.exists()
@@ -169,7 +171,7 @@ def test_what_is_cached_meanwhile_is_deleted(monkeypatch: pytest.MonkeyPatch) ->
 def test_every_tab_has_a_job_that_the_spec_allows(backend: str, tmp_path: Path) -> None:
     spec = chapter.same_job(ExperimentSpec(backend=backend))
     assert spec.test_resize == "squash"
-    path = measurement.random_weights(tmp_path, spec)
+    path = temporary_data.random_weights(tmp_path, spec)
     assert spec.replace(weights=str(path)).weights == str(path)
 
 

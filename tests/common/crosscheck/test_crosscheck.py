@@ -185,7 +185,8 @@ def test_samples_are_the_same_choice_everywhere_and_small_arrays_whole() -> None
 
 def test_every_scenario_is_valid_in_every_backend() -> None:
     from common.method import phases
-    from common.spec.experiment import MODELS_BY_BACKEND, ExperimentSpec
+    from common.spec.experiment import ExperimentSpec
+    from common.spec.names import MODELS_BY_BACKEND
 
     for backend in MODELS_BY_BACKEND:
         for scenario in scenarios.SCENARIOS:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import common
-from common.data import datasets, demo
+from common.data import datasets, demo, zips
 from common.data.datasets import load
 from common.system.caches import cache_folder
 from common.system.errors import UserError
@@ -274,10 +274,10 @@ def test_an_unsafe_download_is_refused_too(server, tmp_path):
 
 def test_bombs(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.zip", zip_of({"train/a.jpg": bytes(3_000_000)}))
-    monkeypatch.setattr(datasets, "RATIO_FREE", 1_000_000)
+    monkeypatch.setattr(zips, "RATIO_FREE", 1_000_000)
     with pytest.raises(UserError, match="it would grow [0-9,]+ times"):
         load(str(path), cache=tmp_path / "cache", progress=False)
-    monkeypatch.setattr(datasets, "MAX_UNPACKED", 2_999_999)
+    monkeypatch.setattr(zips, "MAX_UNPACKED", 2_999_999)
     with pytest.raises(UserError, match="unpack to 3,000,000 bytes, more than the 2,999,999 allowed"):
         load(str(path), cache=tmp_path / "cache", progress=False)
     assert nothing_kept(tmp_path / "cache")

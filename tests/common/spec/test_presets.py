@@ -11,7 +11,8 @@ from common.method import phases
 from common.network import imagenet
 from common.spec.experiment import ExperimentSpec, Strategy
 from common.spec.presets import load_preset, preset_names, read_preset
-from scripts.cli.options import RunOptions, parse_strategies
+from scripts.cli.arguments import parse_strategies
+from scripts.cli.options import RunOptions
 
 TABS = ("d2l-torch", "d2l-keras", "d2l-jax", "d2l-mxnet")
 

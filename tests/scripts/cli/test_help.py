@@ -14,6 +14,7 @@ import pytest
 import backends
 import scripts.run
 from scripts.cli import command, help_pages, lookup, options
+from scripts.cli.arguments import flat, parse
 
 ROOT = Path(scripts.run.__file__).parents[2]
 
@@ -41,7 +42,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys, name: str, *arguments: str) -
     """What a command prints about its options at 100 columns."""
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as ended:
-        options.parse(COMMANDS[name], name, [*arguments])
+        parse(COMMANDS[name], name, [*arguments])
     assert ended.value.code == 0
     return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
 
@@ -65,7 +66,7 @@ def test_help_is_short_and_names_the_rest(monkeypatch, capsys, name: str, option
 def test_help_all_has_every_option_once_and_in_groups(monkeypatch, capsys, name: str) -> None:
     page = shown(monkeypatch, capsys, name, "--help-all")
     own = {f.name for f in dataclasses.fields(COMMANDS[name])} - {"spec", "records"}
-    of_experiment = set(options.flat(options.ExperimentSpec()))
+    of_experiment = set(flat(options.ExperimentSpec()))
     assert sorted(options_in(page)) == sorted(
         ["help", *(option.replace("_", "-") for option in own | of_experiment)]
     )  # fmt: skip

@@ -20,7 +20,8 @@ from common.runs.record import read_record
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from scripts.cli import sharing
-from scripts.cli.options import CompareOptions, RunOptions, options_of, parse, parse_strategies
+from scripts.cli.arguments import options_of, parse, parse_strategies
+from scripts.cli.options import CompareOptions, RunOptions
 from scripts.compare import processes
 from scripts.compare.plan import Run, plan_runs
 from scripts.compare.processes import Comparison

@@ -11,7 +11,8 @@ import pytest
 from common.devices import processes
 from common.system.errors import UserError
 from scripts.cli import messages
-from scripts.cli.options import RunOptions, parse
+from scripts.cli.arguments import parse
+from scripts.cli.options import RunOptions
 from scripts.run import launch
 
 

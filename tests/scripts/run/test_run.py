@@ -17,6 +17,7 @@ import scripts.show
 from common.data.folder import ImageData
 from common.spec.presets import preset_names
 from scripts.cli import command, lookup, options
+from scripts.cli.arguments import parse
 from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 
@@ -92,7 +93,7 @@ def test_default_folders_are_new_each_time(monkeypatch, pictures) -> None:
 )  # fmt: skip
 def test_a_default_folder_is_named_after_other_data_than_the_presets(preset: str, data: str, name: str) -> None:
     Path("v1.5").mkdir()
-    chosen = options.parse(options.RunOptions, "run", ["--preset", preset, "--data", data])
+    chosen = parse(options.RunOptions, "run", ["--preset", preset, "--data", data])
     assert options.run_name(chosen) == name
 
 

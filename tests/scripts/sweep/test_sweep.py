@@ -21,6 +21,7 @@ from common.sweep import study as studies
 from common.sweep.study import Study
 from common.training import loop
 from scripts.cli import command, options
+from scripts.cli.arguments import parse_strategies
 from scripts.environments import definitions
 from tests.fake_backend import FakeBackend
 
@@ -138,7 +139,7 @@ def test_the_command_of_the_best_repeats_it(monkeypatch, capsys, small) -> None:
     assert call(monkeypatch, *small, "--vary", "head_multiple=1,20", "strategy=scratch,fine-tune") == 0
     printed = capsys.readouterr().out
     (line,) = [line for line in printed.splitlines() if line.startswith("python -m scripts.run ")]
-    (run,) = options.parse_strategies(options.RunOptions, "run", line.split()[3:])
+    (run,) = parse_strategies(options.RunOptions, "run", line.split()[3:])
     best = Study(Path("s.journal")).best()
     record = read_record(Path("s") / f"{best.number:04d}")
     assert run.spec.replace(validation=record.spec.validation) == record.spec
