@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 BASE_MODULES = (
     "numpy", "PIL", "safetensors", "pooch", "filelock", "rich", "tyro", "pydantic", "huggingface_hub", "optuna",
-    "tensorboardX",
+    "tensorboardX", "imagehash",
 )  # fmt: skip
 REPORT_MODULES = ("jinja2", "matplotlib", "sklearn", "scipy")
 
@@ -50,7 +50,7 @@ class Environment(NamedTuple):
 
 
 ENVIRONMENTS = {
-    "tools": Environment(("test", "dev", "report"), "the linters, the tests and the report", "0.6 GB"),
+    "tools": Environment(("test", "dev", "report", "check", "heif"), "the linters, the tests, the report and the check of data", "0.6 GB"),
     "torch": Environment(("test", "torch"), "PyTorch and its CUDA libraries", "5.5 GB"),
     "keras": Environment(("test", "keras"), "Keras on TensorFlow", "2.4 GB"),
     "jax": Environment(("test", "jax"), "JAX, Flax and Optax", "0.9 GB"),
