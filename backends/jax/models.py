@@ -42,7 +42,7 @@ def build_models(spec: ExperimentSpec) -> Models:
     if spec.weights != "none":
         source = read_source(spec)
         head = resnet.initial_head(spec.model, spec.classes, spec.seed) if shared else native_head(spec)
-        pretrained = build_network(spec, source)
+        pretrained = build_network(spec, source) if sources.has_head(source) else None
         adapters = lora.initial(spec.model, spec.lora_rank, spec.seed) if spec.strategy == "lora" else {}
         fine_tune = build_network(spec, {**source, **head, **adapters})
     scratch = resnet.initial_network(spec.model, spec.classes, spec.seed) if shared else native_network(spec)

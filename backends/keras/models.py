@@ -36,8 +36,9 @@ def build_models(spec: ExperimentSpec) -> Models:
         pretrained = fine_tune = None
         if spec.weights != "none":
             source = read_source(spec)
-            pretrained = build_network(backbone, spec, len(source["fc.bias"]))
-            load_arrays(pretrained, source)
+            if sources.has_head(source):
+                pretrained = build_network(backbone, spec, len(source["fc.bias"]))
+                load_arrays(pretrained, source)
             fine_tune = build_network(backbone, spec, spec.classes)
             load_arrays(fine_tune, {name: array for name, array in source.items() if not name.startswith("fc.")})
             if spec.strategy == "lora":

@@ -43,8 +43,9 @@ def build_models(spec: ExperimentSpec) -> Models:
     pretrained = fine_tune = None
     if spec.weights != "none":
         source = read_source(spec)
-        pretrained = build_network(spec, len(source["fc.bias"]))
-        load_arrays(pretrained, source)
+        if sources.has_head(source):
+            pretrained = build_network(spec, len(source["fc.bias"]))
+            load_arrays(pretrained, source)
         fine_tune = build_network(spec, spec.classes)
         # The chapter shares `features` between the two networks, so that training one trains the other: copy instead.
         load_arrays(fine_tune, {name: source[name] for name in source if not name.startswith("fc.")})

@@ -26,7 +26,7 @@ ZOO_WEIGHTS = "IMAGENET1K_V1"
 def build_models(spec: ExperimentSpec) -> Models:
     """Build torchvision's networks with initial values, then copy them to the device of `spec`.
 
-    `fine_tune` is a deep copy of `pretrained` with its `fc` replaced. Where `spec.initial_values` is not `shared`, the
+    `fine_tune` and `pretrained` are deep copies of each other, but for the new `fc`. Where `spec.initial_values` is not `shared`, the
     new head's weight is Xavier-uniform, and the other initial values are those of torchvision and PyTorch.
 
     Args:
@@ -38,9 +38,9 @@ def build_models(spec: ExperimentSpec) -> Models:
     pretrained = fine_tune = None
     if spec.weights != "none":
         source = read_source(spec)
-        pretrained = build_network(spec, len(source["fc.bias"]))
-        load_arrays(pretrained, source)
-        fine_tune = copy.deepcopy(pretrained)
+        fine_tune = build_network(spec, len(source["fc.bias"]) if sources.has_head(source) else spec.classes)
+        load_arrays(fine_tune, source)
+        pretrained = copy.deepcopy(fine_tune) if sources.has_head(source) else None
         fine_tune.fc = nn.Linear(fine_tune.fc.in_features, spec.classes)
         if spec.initial_values == "shared":
             load_arrays(fine_tune, resnet.initial_head(spec.model, spec.classes, spec.seed))

@@ -30,11 +30,12 @@ from common.spec.experiment import ExperimentSpec
 class Models:
     """The three networks of the experiment, independent of each other: training one changes no other.
 
-    With the weights `none` there is no source, and `pretrained` and `fine_tune` are None.
+    With the weights `none` there is no source, and `pretrained` and `fine_tune` are None. With a backbone without a
+    head, `pretrained` is None.
     """
 
     pretrained: Any
-    """The source network with its 1000-way head."""
+    """The source network with its own head, 1000-way for ImageNet's."""
     fine_tune: Any
     """The source network's backbone with a new head; with the strategy `lora`, its convolutions have adapters."""
     scratch: Any

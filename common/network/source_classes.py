@@ -16,9 +16,27 @@ from common.system.errors import UserError
 
 
 def rows_for(spec: ExperimentSpec, classes: Sequence[str]) -> list[list[int]]:
-    """Return, for each class of the data, the rows of the experiment's source head that `match` finds for it."""
+    """Find the rows of the experiment's source head that belong to each class of the data.
+
+    Args:
+        spec: What the user chose.
+        classes: Names of the data's classes.
+
+    Returns:
+        What `match` returns.
+
+    Raises:
+        UserError: The source weights have no head, or `match` refuses the names.
+    """
+    names = sources.source_class_names(spec)
+    if not names:
+        wanted = "--strategy zero-shot" if spec.strategy == "zero-shot" else "--head-init source-class"
+        raise UserError(
+            f"{wanted} uses the classes of the source's head, and --weights {spec.weights} is a backbone without one; "
+            "choose another strategy with --head-init xavier_uniform, or weights with a head"
+        )
     rest = () if spec.strategy == "zero-shot" else spec.head_init_classes
-    return match(classes, sources.source_class_names(spec), rest)
+    return match(classes, names, rest)
 
 
 def match(classes: Sequence[str], source_names: Sequence[str], rest: Sequence[str] = ()) -> list[list[int]]:

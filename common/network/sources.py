@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from common.network import imagenet, resnet
-from common.network.weights import Checkpoint, Preprocessing, check, read, read_header
+from common.network.weights import Arrays, Checkpoint, Preprocessing, check, expected_shapes, read, read_header
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.system.files import user_path
@@ -15,6 +15,8 @@ DISTILLED = Path(__file__).parent / "weights_data" / "resnet18-distilled.safeten
 # torchvision's IMAGENET1K_V1 numbers under torchvision's names.
 HUB_REPOSITORIES = {"resnet18": "timm/resnet18.tv_in1k", "resnet50": "timm/resnet50.tv_in1k"}
 NAMED_SOURCES = ("distilled", "tv_in1k", "imagenet", "none")
+# Ends of the names of files that `scripts.convert` reads.
+CONVERTIBLE = (".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".params", ".msgpack")
 
 
 # keras.applications' ResNet50 was trained on Caffe's convention: BGR from 0 to 255, less the channel's mean.
@@ -31,7 +33,7 @@ def locate(spec: ExperimentSpec) -> Path | None:
         The file; None for the weights `none`, and for `imagenet`, which the backend's own model zoo loads.
 
     Raises:
-        UserError: There is no such file, it ends in .pth, .pt, .h5 or .params, it cannot be downloaded, or these
+        UserError: There is no such file, its name has one of the ends CONVERTIBLE, it cannot be downloaded, or these
             weights do not exist for the architecture.
     """
     architecture = resnet.architecture(spec.backend, spec.model)
@@ -47,8 +49,11 @@ def locate(spec: ExperimentSpec) -> Path | None:
     if spec.weights == "tv_in1k":
         return _download_from_hub(architecture, spec)
     path = user_path("--weights", spec.weights)
-    if path.suffix in (".pth", ".pt", ".h5", ".params"):
-        raise UserError(f"--weights {path}: expected a .safetensors file, whose reading cannot run code")
+    if path.suffix.lower() in CONVERTIBLE:
+        raise UserError(
+            f"--weights {path}: expected a .safetensors file, whose reading cannot run code; this makes one: "
+            f"python -m scripts.convert {path} --output {path.name.split('.')[0]}.safetensors"
+        )
     if not path.is_file():
         named = ", ".join(NAMED_SOURCES)
         raise UserError(f"--weights {spec.weights}: there is no such file; the named sources are {named}")
@@ -64,8 +69,8 @@ def source_class_names(spec: ExperimentSpec) -> tuple[str, ...]:
         spec: What the user chose.
 
     Returns:
-        The names in the order of the head rows, from the header of the weights file; ImageNet-1k's where there is no
-        file.
+        The names in the order of the head rows, from the header of the weights file, none where it has no head;
+        ImageNet-1k's where there is no file.
     """
     path = locate(spec)
     return read_header(path).class_names if path else imagenet.class_names()
@@ -113,7 +118,7 @@ def read_for(spec: ExperimentSpec) -> Checkpoint | None:
         spec: What the user chose.
 
     Returns:
-        The checkpoint; None for the weights `none` and `imagenet`.
+        The checkpoint, with or without a head; None for the weights `none` and `imagenet`.
 
     Raises:
         UserError: The file is damaged or is not a network of the experiment's architecture.
@@ -129,8 +134,18 @@ def read_for(spec: ExperimentSpec) -> Checkpoint | None:
             f"--weights {spec.weights}: made for {checkpoint.header.architecture}, "
             f"but the {spec.backend} backend's {spec.model} is {architecture}"
         )
-    check(checkpoint.arrays, resnet.shapes(architecture, len(checkpoint.header.class_names)), path)
+    if "conv1.weight" not in checkpoint.arrays:
+        raise UserError(
+            f"{path}: the tensor conv1.weight is missing; if this is a ResNet under other names, "
+            f"python -m scripts.convert {path} --output NEW.safetensors renames them"
+        )
+    check(checkpoint.arrays, expected_shapes(architecture, len(checkpoint.header.class_names)), path)
     return checkpoint
+
+
+def has_head(arrays: Arrays) -> bool:
+    """Return whether the arrays of a source network have a head, which a file of a backbone alone has not."""
+    return all(name in arrays for name in resnet.HEAD)
 
 
 def _download_from_hub(architecture: str, spec: ExperimentSpec) -> Path:

@@ -41,6 +41,7 @@ class Header:
 
     architecture: str
     class_names: tuple[str, ...]
+    """Names of the head's rows, in their order; empty for a backbone without a head."""
     preprocessing: Preprocessing
     source: str
 
@@ -67,6 +68,17 @@ def check(arrays: Mapping[str, NDArray[Any]], expected: resnet.Shapes, where: ob
             raise UserError(f"{where}: the tensor {name} belongs to no parameter of this network")
 
 
+def expected_shapes(architecture: str, classes: int) -> resnet.Shapes:
+    """Return the shapes that a checkpoint of an architecture has; with 0 classes, those of a backbone without head."""
+    shapes = resnet.shapes(architecture, classes)
+    return shapes if classes else {name: shape for name, shape in shapes.items() if name not in resnet.HEAD}
+
+
+def preprocessing_in(metadata: Mapping[str, str]) -> Preprocessing:
+    """Return the preprocessing that a file's metadata names, by default torchvision's; ValueError for a wrong value."""
+    return Preprocessing(**{f: _parse(f, metadata[f]) for f in Preprocessing.__dataclass_fields__ if f in metadata})
+
+
 def read_header(path: Path) -> Header:
     """Read what a safetensors file says of itself.
 
@@ -76,7 +88,8 @@ def read_header(path: Path) -> Header:
         path: The file.
 
     Returns:
-        Architecture (empty if the file does not say), class names, preprocessing and source.
+        Architecture (empty if the file does not say), class names (none if the file has no head), preprocessing and
+        source.
 
     Raises:
         UserError: It is no safetensors file, one that was cut off, or one whose metadata is wrong.
@@ -84,15 +97,19 @@ def read_header(path: Path) -> Header:
     metadata, shape = _read_table(path)
     try:
         names = tuple(json.loads(metadata["class_names"])) if "class_names" in metadata else None
-        values = {f: _parse(f, metadata[f]) for f in Preprocessing.__dataclass_fields__ if f in metadata}
-        preprocessing = Preprocessing(**values)
+        preprocessing = preprocessing_in(metadata)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: the metadata cannot be read: {error}") from error
-    if names is None:
+    if shape is None:
+        names = ()
+    elif names is None:
         if shape[0] != resnet.SOURCE_CLASSES:
-            raise UserError(f"{path}: the metadata has no class_names for its {shape[0]} classes")
+            raise UserError(
+                f"{path}: the metadata has no class_names for its {shape[0]} classes; "
+                f"python -m scripts.convert {path} --output NEW.safetensors --class-names FILE adds them"
+            )
         names = imagenet.class_names()
-    if len(names) != shape[0]:
+    if shape is not None and len(names) != shape[0]:
         raise UserError(f"{path}: the metadata names {len(names)} classes, but fc.weight has {shape[0]} rows")
     return Header(metadata.get("architecture", ""), names, preprocessing, metadata.get("source", str(path.name)))
 
@@ -190,22 +207,22 @@ def _parse(field: str, text: str) -> Any:
     return float(value) if field == "scale" else int(value)
 
 
-def _read_table(path: Path) -> tuple[dict[str, str], list[int]]:
-    """Read the metadata of a safetensors file, and the shape of the head's weight, (classes, features)."""
+def _read_table(path: Path) -> tuple[dict[str, str], list[int] | None]:
+    """Read the metadata of a safetensors file, and the shape of the head's weight, (classes, features), if any."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             head = "fc.weight" in file.keys()  # noqa: SIM118 - no mapping
-            shape = file.get_slice("fc.weight").get_shape() if head else [resnet.SOURCE_CLASSES]
+            shape = file.get_slice("fc.weight").get_shape() if head else None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
         if "not fully covered" in str(error):
             raise UserError(f"{path}: the file was cut off: the tensors lie beyond its end") from error
         raise UserError(f"{path}: not a safetensors file, or one that was cut off or damaged") from error
-    if not shape:
+    if shape == []:
         raise UserError(f"{path}: the tensor fc.weight has no shape, expected (classes, features)")
     return metadata, shape
 

@@ -10,7 +10,7 @@ import pytest
 import backends
 from common.batches.shared import SharedBatches
 from common.contract.watch import Quiet
-from common.network import imagenet, source_classes
+from common.network import imagenet, resnet, source_classes, weights
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.training import evaluation
@@ -127,3 +127,16 @@ def test_training_from_scratch_needs_no_namesakes(fake, spec, tmp_path: Path) ->
     run_experiment(changed, tmp_path / "out", Quiet())
     start = FakeBackend().build_models(changed).scratch.arrays["fc.weight"]
     np.testing.assert_array_equal(fake.models.scratch.arrays["fc.weight"], start)
+
+
+@pytest.mark.parametrize("changes", [{"strategy": "zero-shot"}, {"head_init": "source-class"}])
+def test_only_what_uses_the_sources_head_needs_one(fake, spec, tmp_path: Path, changes: dict[str, str]) -> None:
+    path = tmp_path / "backbone.safetensors"
+    arrays = resnet.initial_network("resnet18", 2, 0)
+    backbone = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
+    weights.write(path, weights.Checkpoint(weights.Header("resnet18", (), weights.Preprocessing(), "test"), backbone))
+    for strategy in ("fine-tune", "feature-extraction", "lora"):
+        run_experiment(spec.replace(weights=str(path), strategy=strategy, epochs=0), tmp_path / strategy, Quiet())
+    with pytest.raises(UserError, match="backbone without one; choose another strategy"):
+        run_experiment(spec.replace(weights=str(path), **changes), tmp_path / "out", Quiet())
+    assert not (tmp_path / "out").exists()

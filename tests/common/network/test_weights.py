@@ -115,6 +115,29 @@ def test_the_tensor_that_does_not_fit_is_named(tmp_path, arrays, header, change,
     assert str(path) in str(caught.value)
 
 
+def test_a_backbone_without_a_head_is_read(tmp_path: Path, arrays: weights.Arrays) -> None:
+    path = tmp_path / "backbone.safetensors"
+    backbone = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
+    header = weights.Header("resnet18", (), weights.Preprocessing(96, 110), "a test")
+    weights.write(path, weights.Checkpoint(header, backbone))
+    checkpoint = sources.read_for(spec_for(path))
+    assert checkpoint is not None
+    assert checkpoint.header == header
+    assert not sources.has_head(checkpoint.arrays)
+    assert sources.source_class_names(spec_for(path)) == ()
+    # Half a head is none, and is not passed over.
+    save_file({**backbone, "fc.bias": np.zeros(3, np.float32)}, path)
+    with pytest.raises(UserError, match="fc.bias belongs to no parameter"):
+        sources.read_for(spec_for(path))
+
+
+def test_other_names_are_sent_to_the_command_that_renames(tmp_path: Path, arrays: weights.Arrays) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({f"module.{name}": array for name, array in arrays.items()}, path)
+    with pytest.raises(UserError, match=rf"python -m scripts.convert {path} --output"):
+        sources.read_for(spec_for(path))
+
+
 @pytest.mark.parametrize("keep", [0, 4, 8, 500, 100_000, -1])
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "cut.safetensors"
@@ -167,7 +190,10 @@ def test_wrong_metadata_is_refused(tmp_path: Path, arrays: weights.Arrays, metad
     [
         ({"weights": "nowhere.safetensors"}, "there is no such file"),
         ({"weights": "imagenett"}, "distilled, tv_in1k, imagenet, none"),
-        ({"weights": "model.pth"}, "safetensors"),
+        *(
+            ({"weights": f"my.model{end}"}, f"python -m scripts.convert my.model{end} --output my.safetensors")
+            for end in (*sources.CONVERTIBLE, ".weights.h5", ".PTH")
+        ),
         ({"model": "resnet50"}, "--weights imagenet"),
         ({"model": "resnet18_v2", "backend": "mxnet", "weights": "tv_in1k"}, "--weights imagenet"),
     ],
