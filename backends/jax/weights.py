@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import flax
 import h5py
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from jax.sharding import Sharding
 from numpy.typing import NDArray
 
 from common.network import lora, resnet
+from common.network.conversion.stored import CONTAINER, StoredTensors
 from common.network.weights import Arrays, to_channels_first, to_channels_last
 
 
@@ -87,6 +90,61 @@ def load_arrays(model: Model, arrays: Mapping[str, NDArray[Any]]) -> None:
     model.params, model.batch_stats = variables["params"], variables.get("batch_stats", {})
 
 
+def read_file(path: Path) -> StoredTensors:
+    """Read flaxmodels' h5 file, or what `flax.serialization.to_bytes` gave of variables or of a training state.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Every array by its path, such as `BasicBlock_0.Conv_0.kernel`, without the collection; arrays outside `params`
+        and `batch_stats`, such as an optimizer's, under their whole path. The tables are of both kinds of file.
+    """
+    if h5py.is_hdf5(path):
+        places: list[str] = []
+        with h5py.File(path) as file:
+            file.visititems(lambda place, item: places.append(place) if isinstance(item, h5py.Dataset) else None)
+            arrays = {place.replace("/", "."): np.asarray(file[place]) for place in places}
+    else:
+        tree = flatten_dict(flax.serialization.msgpack_restore(path.read_bytes()))
+        whole = any("params" in map(str, place) for place in tree)
+        leaves = {tuple(map(str, place)): leaf for place, leaf in tree.items() if hasattr(leaf, "shape")}
+        arrays = {name_in_tree(place, whole): np.asarray(leaf) for place, leaf in leaves.items()}
+    return StoredTensors({name: to_torchvision(array) for name, array in arrays.items()}, own_names())
+
+
+def write_file(model: Model, path: Path) -> None:
+    """Write the variables of a network for `flax.serialization.from_bytes`."""
+    path.write_bytes(flax.serialization.to_bytes(model.variables))
+
+
+def name_in_tree(place: tuple[str, ...], whole: bool) -> str:
+    """Return the name of an array by its place in a tree.
+
+    Args:
+        place: The keys of the tree.
+        whole: Whether the tree has collections, so that what is in none of them is beside the network.
+
+    Returns:
+        The name of the layers and the leaf.
+    """
+    start = next((i for i, key in enumerate(place) if key in ("params", "batch_stats")), None)
+    if start is not None:
+        return "".join(f"{key}{CONTAINER}" for key in place[:start]) + ".".join(place[start + 1 :])
+    return (CONTAINER if whole else ".").join(place)
+
+
+@functools.cache
+def own_names() -> tuple[dict[str, str], ...]:
+    """Return the tables of flaxmodels' names -> torchvision's: in its modules, and in its files."""
+    modules, files = {}, {}
+    for architecture in ("resnet18", "resnet50"):
+        for name in resnet.shapes(architecture):
+            modules[".".join(flax_paths(architecture)[name][1:])] = name
+            files[place_in_file(name, architecture).replace("/", ".")] = name
+    return modules, files
+
+
 def to_variables(architecture: str, arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, Any]:
     """Return copies of a network's arrays as the variables of its Flax module: `params` and `batch_stats`."""
     # jnp.array copies; jnp.asarray would share memory with NumPy, which training then gives away.
@@ -139,8 +197,6 @@ def _flax_layer(layer: str, leaf: str, convolutions: int) -> tuple[str, str, str
 def read_flaxmodels_file(file: h5py.File, architecture: str) -> Arrays:
     """Return the arrays of flaxmodels' weights file by torchvision's name; a file that lacks one ends in a KeyError.
 
-    The file has Flax's layout and flaxmodels' names, such as `layer2/block0/downsample/bn/scale`.
-
     Args:
         file: The open file.
         architecture: Name of the network, such as `resnet18`.
@@ -148,15 +204,27 @@ def read_flaxmodels_file(file: h5py.File, architecture: str) -> Arrays:
     Returns:
         float32 arrays in torchvision's layout.
     """
-    arrays = {}
-    for name, (*_, leaf) in flax_paths(architecture).items():
-        if lora.is_adapter(name):
-            continue
-        layers = name.split(".")[:-1]
-        if layers[0].startswith("layer"):
-            layers[1] = f"block{layers[1]}"
-        if "downsample" in layers:
-            layers[-1] = {"0": "conv", "1": "bn"}[layers[-1]]
-        stored = file["/".join([*layers, "weight" if leaf == "kernel" else leaf])]
-        arrays[name] = to_torchvision(np.asarray(stored, np.float32))
-    return arrays
+    places = {name: place_in_file(name, architecture) for name in resnet.shapes(architecture)}
+    return {name: to_torchvision(np.asarray(file[place], np.float32)) for name, place in places.items()}
+
+
+def place_in_file(name: str, architecture: str) -> str:
+    """Return where flaxmodels' weights file has what torchvision calls `name`.
+
+    >>> place_in_file("layer2.0.downsample.1.weight", "resnet18")
+    'layer2/block0/downsample/bn/scale'
+
+    Args:
+        name: torchvision's name of a parameter or statistic.
+        architecture: Name of the network, such as `resnet18`.
+
+    Returns:
+        The path of the dataset.
+    """
+    leaf = flax_paths(architecture)[name][-1]
+    layers = name.split(".")[:-1]
+    if layers[0].startswith("layer"):
+        layers[1] = f"block{layers[1]}"
+    if "downsample" in layers:
+        layers[-1] = {"0": "conv", "1": "bn"}[layers[-1]]
+    return "/".join([*layers, "weight" if leaf == "kernel" else leaf])

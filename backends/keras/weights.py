@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from common.network import lora, resnet
+from common.network.conversion.stored import CONTAINER, StoredTensors
 from common.network.weights import Arrays, to_channels_first, to_channels_last
 
 # The name of a model that consists of a head only.
@@ -53,6 +58,89 @@ def load_arrays(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
         if variables[name].shape != value.shape:
             raise ValueError(f"{name} is {tuple(variables[name].shape)} in Keras' layout, not {value.shape}")
         variables[name].assign(value)
+
+
+def read_file(path: Path) -> StoredTensors:
+    """Read a .weights.h5, .keras or .h5 file with h5py, so that no layer of it is built and no code of it runs.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Every array under the names of its layers, such as `resnet.conv1_conv.kernel`, and the table of `own_names`.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as inner, h5py.File(inner) as file:
+            arrays = read_arrays(file)
+    else:
+        with h5py.File(path) as file:
+            arrays = read_arrays(file)
+    return StoredTensors({name: to_channels_first(array) for name, array in arrays.items()}, (own_names(),))
+
+
+def write_file(model: keras.Model, path: Path) -> None:
+    """Write the weights of a network for Keras' `load_weights`."""
+    model.save_weights(path)
+
+
+def read_arrays(file: h5py.File) -> dict[str, NDArray[Any]]:
+    """Return the arrays of Keras' format, or of its older one, by the names of the layers and of their variables."""
+    paths: list[str] = []
+    file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
+    naming = name_in_keras_3 if "layers" in file or "_layer_checkpoint_dependencies" in file else name_in_keras_2
+    arrays = {}
+    for path in paths:
+        name = naming(file, path)
+        # Two layers of one name in two parts of an older file.
+        arrays[path.replace("/", ".") if name in arrays else name] = read_array(file[path])
+    return arrays
+
+
+def read_array(dataset: h5py.Dataset) -> NDArray[Any]:
+    """Return the numbers of a dataset; Keras stores the bits of bfloat16."""
+    array = dataset[()]
+    if dataset.attrs.get("dtype") == "bfloat16":
+        return (np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(array)
+
+
+def name_in_keras_3(file: h5py.File, path: str) -> str:
+    """Return the name of a variable from Keras 3's places, such as `layers/conv2d_1/vars/0`.
+
+    The place has the layer's class and number; its name is an attribute of `vars`.
+    """
+    *outer, _, index = path.split("/")
+    if outer[0] not in ("layers", "_layer_checkpoint_dependencies"):
+        return CONTAINER.join((*outer, index))
+    groups = ["/".join(outer[:end]) for end in range(2, len(outer) + 1, 2)]
+    layers = [str(file[f"{group}/vars"].attrs.get("name", group.split("/")[-1])) for group in groups]
+    variables = file[f"{groups[-1]}/vars"]
+    parts = {4: ("kernel", "bias"), 2: ("kernel", "bias")}.get(variables["0"].ndim, ())
+    if len(variables) == 4 and variables["0"].ndim == 1:
+        parts = ("gamma", "beta", "moving_mean", "moving_variance")
+    part = parts[int(index)] if index.isdecimal() and int(index) < len(parts) else index
+    return ".".join((*layers, part))
+
+
+def name_in_keras_2(file: h5py.File, path: str) -> str:
+    """Return the name of a variable from the older places, `<layer of the model>/<name of the variable>`."""
+    name = path.removeprefix("model_weights/").removesuffix(":0")
+    if name.startswith("optimizer_weights/"):
+        return name
+    return ".".join(name.split("/")[1:])
+
+
+@functools.cache
+def own_names() -> dict[str, str]:
+    """Return the names of variables in KerasHub's and keras.applications' networks -> torchvision's names."""
+    table = {}
+    for architecture in ("resnet18", "resnet50", "resnet50_keras"):
+        for name, shape in resnet.shapes(architecture).items():
+            layer, part = name.rsplit(".", 1)
+            if layer != "fc":
+                kind = "Conv2D" if len(shape) == 4 or part == "bias" and "conv" in layer else "BatchNormalization"
+                table[f"{keras_name(architecture, layer)}.{ATTRIBUTES[kind][part]}"] = name
+    return table
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -105,7 +193,7 @@ def keras_name(architecture: str, layer: str) -> str:
     'conv3_block1_1_conv'
 
     Args:
-        architecture: `resnet18` or `resnet50_keras`.
+        architecture: `resnet50_keras` for keras.applications' names; any other for KerasHub's.
         layer: torchvision's name of a convolution or BatchNorm.
 
     Returns:
@@ -117,6 +205,6 @@ def keras_name(architecture: str, layer: str) -> str:
     stage, block, kind, number = int(match[1]), int(match[2]), match[3], match[4]
     if kind == "downsample.":
         kind, number = ("conv", "bn")[int(number)], "0"
-    if architecture == "resnet18":
+    if architecture != "resnet50_keras":
         return f"stack{stage - 1}_block{block}_{number}_{kind}"
     return f"conv{stage + 1}_block{block + 1}_{number}_{kind}"

@@ -16,7 +16,7 @@ from backends.mxnet.models import build_models
 from backends.mxnet.resident import resident_batch, to_device
 from backends.mxnet.runtime import matmul_benchmark, peak_gpu_memory, prepare, versions
 from backends.mxnet.training import Trainer, feature_extractor, gradients, logits
-from backends.mxnet.weights import load_arrays, to_arrays
+from backends.mxnet.weights import load_arrays, read_file, to_arrays, write_file
 from common.contract.experiment import Experiment
 from common.contract.results import History
 from common.contract.watch import Watch
@@ -41,11 +41,13 @@ __all__ = [
     "native_train_batches",
     "peak_gpu_memory",
     "prepare",
+    "read_file",
     "resident_batch",
     "to_arrays",
     "to_device",
     "train_fine_tuning",
     "versions",
+    "write_file",
 ]
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import mxnet as mx
 from mxnet import np
 from mxnet.gluon import HybridBlock, Parameter, nn
+from mxnet.gluon.model_zoo import vision
 from mxnet.gluon.model_zoo.vision import ResNetV2
 from numpy.typing import NDArray
 
 from common.network import lora, resnet
+from common.network.conversion.stored import StoredTensors
 from common.network.weights import Arrays
+from common.system.errors import UserError
 
 
 class Head(HybridBlock):
@@ -55,6 +61,43 @@ def load_arrays(model: HybridBlock, arrays: Mapping[str, NDArray[Any]]) -> None:
         # Via an MXNet array: oneDNN keeps used parameters in its own layout, into which no NumPy array can be copied.
         value = np.array(array, dtype=parameters[name].dtype, ctx=parameters[name].list_ctx()[0])
         parameters[name].set_data(value)
+
+
+def read_file(path: Path) -> StoredTensors:
+    """Read a .params file of `save_parameters`, or of `export`, which puts `arg:` or `aux:` before each name.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Every array, and the tables of `own_names`.
+
+    Raises:
+        UserError: The arrays have no names.
+    """
+    arrays = mx.nd.load(str(path))
+    if not isinstance(arrays, dict):
+        raise UserError(f"{path}: holds arrays without names; save a network with net.save_parameters")
+    plain = {name.removeprefix("arg:").removeprefix("aux:"): array.asnumpy() for name, array in arrays.items()}
+    return StoredTensors(plain, own_names())
+
+
+def write_file(model: HybridBlock, path: Path) -> None:
+    """Write the parameters of a network for Gluon's `load_parameters`."""
+    model.save_parameters(str(path))
+
+
+@functools.cache
+def own_names() -> tuple[dict[str, str], ...]:
+    """Return tables of Gluon's names -> torchvision's: for either network, by its blocks and by its symbols."""
+    tables = []
+    for zoo_name in ("resnet18_v1", "resnet18_v2"):
+        network = vision.get_model(zoo_name)
+        names = {parameter.name: name for name, parameter in named_parameters(network).items()}
+        blocks = network._collect_params_with_prefix()
+        tables.append({place: names[parameter.name] for place, parameter in blocks.items()})
+        tables.append({symbol.removeprefix(network.prefix): name for symbol, name in names.items()})
+    return tuple(tables)
 
 
 def named_parameters(model: HybridBlock) -> dict[str, Parameter]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.network import lora
+from common.network.conversion.stored import StoredTensors, flatten
 from common.network.weights import Arrays
+from common.system.errors import UserError
 
 
 def to_arrays(model: nn.Module) -> Arrays:
@@ -39,6 +44,43 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
             if tensors[name].shape != array.shape:
                 raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {array.shape}")
             tensors[name].copy_(torch.from_numpy(array))
+
+
+def read_file(path: Path) -> StoredTensors:
+    """Read a state dict, or a checkpoint that has one in it, with `weights_only=True`, which runs no code.
+
+    Args:
+        path: What `torch.save` has written.
+
+    Returns:
+        Every tensor in it; the names are torchvision's or near them, so there is no table.
+
+    Raises:
+        UserError: It holds a pickled object or code instead, or no tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"a pickled {blocked[1]}" if blocked else "TorchScript code" if "TorchScript" in str(error) else None
+        if what is None:
+            raise
+        raise UserError(
+            f"{path}: holds {what}, which is not loaded, because that can run code. Load it where it comes from and "
+            "save its tensors alone: torch.save(model.state_dict(), 'weights.pth')"
+        ) from error
+    return StoredTensors({name: to_numpy(tensor) for name, tensor in flatten(content)})
+
+
+def write_file(model: nn.Module, path: Path) -> None:
+    """Write the state dict of a network for torchvision's `load_state_dict`, in the usual memory format."""
+    torch.save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    """Return a copy of a tensor, in float32 where NumPy lacks its floating-point type."""
+    tensor = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+    return tensor.contiguous().numpy().copy()
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from common.contract.watch import Watch
 from common.data.folder import ImageData, Sample
 from common.devices.device import Device
 from common.method.phases import Phase
+from common.network.conversion.stored import StoredTensors
 from common.network.weights import Arrays
 from common.preprocessing.resampling import Frame, Places
 from common.preprocessing.transforms import Images, Labels, Transform
@@ -285,4 +287,28 @@ class Backend(Protocol):
         Raises:
             KeyError: A name is unknown.
             ValueError: An array has the wrong shape.
+        """
+
+    def read_file(self, path: Path) -> StoredTensors:
+        """Read a weights file as people of this framework have it, without running code that it may hold.
+
+        The framework may raise any exception for a file that it cannot read.
+
+        Args:
+            path: The file.
+
+        Returns:
+            Every tensor under the file's own name, in torchvision's layout, and tables from the framework's names of
+            parameters and statistics to torchvision's.
+
+        Raises:
+            UserError: The file holds something else than weights.
+        """
+
+    def write_file(self, model: Any, path: Path) -> None:
+        """Write a network's weights to a file of the framework's own kind, which its own functions load.
+
+        Args:
+            model: The network.
+            path: The file; its suffix is `FILE_SUFFIX[backend]` of `common.network.conversion.kinds`.
         """

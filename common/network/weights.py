@@ -16,7 +16,7 @@ from common.system.errors import UserError
 from common.system.files import write_atomically
 
 Arrays = dict[str, NDArray[np.float32]]
-_FLOAT_TYPES = ("F16", "BF16", "F32", "F64")
+FLOAT_TYPES = ("F16", "BF16", "F32", "F64")
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ def read(path: Path) -> Checkpoint:
         # torch counts batches for a mode of BatchNorm that this network does not use.
         if name.endswith("num_batches_tracked"):
             continue
-        if entry["dtype"] not in _FLOAT_TYPES:
+        if entry["dtype"] not in FLOAT_TYPES:
             raise UserError(f"{path}: the tensor {name} has dtype {entry['dtype']}, expected a floating-point type")
-        arrays[name] = _as_float32(entry["data"], entry["dtype"]).reshape(entry["shape"])
+        arrays[name] = as_float32(entry["data"], entry["dtype"]).reshape(entry["shape"])
     return Checkpoint(header, arrays)
 
 
@@ -227,7 +227,7 @@ def _read_table(path: Path) -> tuple[dict[str, str], list[int] | None]:
     return metadata, shape
 
 
-def _as_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
+def as_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
     """Return the numbers of a tensor; NumPy has no bfloat16, whose bits are the upper half of float32's."""
     if dtype == "BF16":
         upper = np.frombuffer(data, "<u2").astype(np.uint32) << 16
