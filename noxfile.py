@@ -197,3 +197,4 @@ add_command_session("sweep", "Vary the experiment: -- --vary learning_rate=1e-5.
 add_command_session("compare", "Run all backends with several seeds and leave one page: -- --preset demo --seeds 3 ...")
 add_command_session("crosscheck", "Check that all backends compute the same: -- ...")
 add_command_session("bench", "Measure one framework against the chapter's own way: -- --backend torch ...")
+add_command_session("convert", "Turn a weights file of another program into one for --weights: -- model.pth ...")

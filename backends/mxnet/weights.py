@@ -89,13 +89,14 @@ def write_file(model: HybridBlock, path: Path) -> None:
 
 @functools.cache
 def own_names() -> tuple[dict[str, str], ...]:
-    """Return tables of Gluon's names -> torchvision's: for either network, by its blocks and by its symbols."""
+    """Return tables of Gluon's names -> torchvision's: for either network, by blocks, `features` alone, and symbols."""
     tables = []
     for zoo_name in ("resnet18_v1", "resnet18_v2"):
         network = vision.get_model(zoo_name)
         names = {parameter.name: name for name, parameter in named_parameters(network).items()}
         blocks = network._collect_params_with_prefix()
         tables.append({place: names[parameter.name] for place, parameter in blocks.items()})
+        tables.append({place.removeprefix("features."): name for place, name in tables[-1].items()})
         tables.append({symbol.removeprefix(network.prefix): name for symbol, name in names.items()})
     return tuple(tables)
 

@@ -221,6 +221,45 @@ class BenchOptions:
     """File to write."""
 
 
+@dataclass
+class ConvertOptions:
+    """Turn a weights file of another program into one for --weights, or the other way round.
+
+    Read are PyTorch's .pth, .pt and .bin, Keras' .weights.h5, .keras and .h5, flaxmodels' .h5, Flax's .msgpack, Gluon's
+    .params and .safetensors under other names; the networks are those of --model. A file without a head is enough to
+    fine-tune from. What was found, and what was left out, is said.
+    """
+
+    file: tyro.conf.Positional[Path]
+    """The file to convert."""
+    output: Path | None = None
+    """File to write; by default weights.safetensors, and with --to the framework's own ending."""
+    overwrite: bool = False
+    """Replace the output file if it is there already."""
+    to: Literal["safetensors", "torch", "keras", "flax", "gluon"] = "safetensors"
+    """Write for this project and everything that reads torchvision's names (safetensors), or in a framework's own
+    format: .pth, .weights.h5, .msgpack or .params."""
+    prefix: str | None = None
+    """What stands before the names of the network, in a file that holds several; found by itself if there is one."""
+    class_names: Path | None = None
+    """File with the names of the classes in the order of the head's rows: one a line, a JSON list, or Hugging Face's
+    config.json."""
+    metadata_from: Path | None = None
+    """A .safetensors file whose preprocessing, and class names if they are as many, hold for this one too."""
+    image_size: int | None = None
+    """Side of the images that the network was trained on, in pixels."""
+    resize_size: int | None = None
+    """Size that these were resized to before the crop; by default in proportion to the image size."""
+    channel_order: Literal["RGB", "BGR"] | None = None
+    """Order of the channels that the network expects."""
+    scale: float | None = None
+    """Factor of a pixel's value of 0 to 255, before the mean is subtracted: 0.00392157 (1/255) or 1."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of each channel, in the order of the channels, that is subtracted."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of each channel that the difference is divided by."""
+
+
 def run_name(options: SpecOptions) -> str:
     """Return the name of a run's default folder, without the time: `<preset>-<backend>`.
 

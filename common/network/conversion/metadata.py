@@ -103,7 +103,10 @@ def _class_names(
     if other is not None and len(other.class_names) == count:
         return other.class_names, f"class names: as {wishes.metadata_from} says"
     if count == resnet.SOURCE_CLASSES:
-        return imagenet.class_names(), "class names: ImageNet-1k's, as the head has 1000 rows; --class-names FILE if not"
+        return (
+            imagenet.class_names(),
+            "class names: ImageNet-1k's, as the head has 1000 rows; --class-names FILE if not",
+        )
     numbered = tuple(f"class_{number}" for number in range(count))
     return numbered, f"class names: class_0 to class_{count - 1}, as the file has none; --class-names FILE names them"
 

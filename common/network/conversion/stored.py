@@ -99,6 +99,4 @@ def write_exchange(path: Path, stored: StoredTensors) -> None:
 def read_exchange(path: Path) -> StoredTensors:
     """Read what `write_exchange` has written."""
     read = read_safetensors(path)
-    return StoredTensors(
-        read.tensors, tuple(json.loads(read.metadata[_TABLES])), json.loads(read.metadata["metadata"])
-    )
+    return StoredTensors(read.tensors, tuple(json.loads(read.metadata[_TABLES])), json.loads(read.metadata["metadata"]))
