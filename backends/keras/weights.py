@@ -135,10 +135,11 @@ def own_names() -> dict[str, str]:
     """Return the names of variables in KerasHub's and keras.applications' networks -> torchvision's names."""
     table = {}
     for architecture in ("resnet18", "resnet50", "resnet50_keras"):
-        for name, shape in resnet.shapes(architecture).items():
+        shapes = resnet.shapes(architecture)
+        for name in shapes:
             layer, part = name.rsplit(".", 1)
             if layer != "fc":
-                kind = "Conv2D" if len(shape) == 4 or part == "bias" and "conv" in layer else "BatchNormalization"
+                kind = "Conv2D" if len(shapes[f"{layer}.weight"]) == 4 else "BatchNormalization"
                 table[f"{keras_name(architecture, layer)}.{ATTRIBUTES[kind][part]}"] = name
     return table
 

@@ -26,8 +26,9 @@ ZOO_WEIGHTS = "IMAGENET1K_V1"
 def build_models(spec: ExperimentSpec) -> Models:
     """Build torchvision's networks with initial values, then copy them to the device of `spec`.
 
-    `fine_tune` and `pretrained` are deep copies of each other, but for the new `fc`. Where `spec.initial_values` is not `shared`, the
-    new head's weight is Xavier-uniform, and the other initial values are those of torchvision and PyTorch.
+    `pretrained` is a deep copy of `fine_tune` before the latter's `fc` is replaced. Where `spec.initial_values` is not
+    `shared`, the new head's weight is Xavier-uniform, and the other initial values are those of torchvision and
+    PyTorch.
 
     Args:
         spec: The experiment.

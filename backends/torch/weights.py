@@ -56,7 +56,9 @@ def read_file(path: Path) -> StoredTensors:
         Every tensor in it; the names are torchvision's or near them, so there is no table.
 
     Raises:
-        UserError: It holds a pickled object or code instead, or no tensors.
+        UserError: It holds a pickled object or code instead.
+        UnpicklingError: It is damaged.
+        RuntimeError: It is damaged.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

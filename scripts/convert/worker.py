@@ -47,9 +47,15 @@ def read(name: str, path: Path, exchange: Path) -> None:
         raise
     # A damaged file can end in any error of the framework.
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-        raise UserError(f"{path}: cannot be read, or is damaged ({reason[:300]})") from error
+        raise UserError(f"{path}: cannot be read, or is damaged ({reason(error)})") from error
+
+
+def reason(error: Exception) -> str:
+    """Return an error in one short line: its type, and what it says first, which MXNet puts behind a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = (lines[-1] if lines[0].startswith("Traceback") else lines[0]) if lines else ""
+    kind = type(error).__name__
+    return (said if said.startswith(kind) else f"{kind}: {said}" if said else kind)[:300]
 
 
 def write(name: str, model: str, weights: Path, path: Path) -> None:

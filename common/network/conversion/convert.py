@@ -68,7 +68,7 @@ def convert(stored: StoredTensors, where: object, prefix: str | None = None) -> 
     for own, name in renamed.items():
         if name.endswith(COUNTER):
             left_out.setdefault("counts of batches, which BatchNorm does not use here", []).append(own)
-        elif not name.startswith(container):
+        elif name[: name.rfind(CONTAINER) + 1] != container:
             left_out.setdefault("beside the network, such as an optimizer's state", []).append(own)
         else:
             short = name.removeprefix(prefix) if name.startswith(prefix) else name

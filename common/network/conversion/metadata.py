@@ -132,18 +132,14 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            content = json.loads(text)
-            if isinstance(content, dict):
-                table = content.get("id2label", content)
-                content = [table[key] for key in sorted(table, key=int)]
-            if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
-                raise ValueError("expected a list of names")
-            names = tuple(content)
-        else:
-            names = tuple(line.strip() for line in text.splitlines() if line.strip())
+        content = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+        if isinstance(content, dict):
+            table = content.get("id2label", content)
+            content = [table[key] for key in sorted(table, key=int)]
     except OSError as error:
         raise UserError(f"--class-names {path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"--class-names {path}: no list of names: {error}") from error
-    return names
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise UserError(f"--class-names {path}: expected a list of names, each of them text")
+    return tuple(name.strip() for name in content)
