@@ -25,9 +25,13 @@ def main(arguments: list[str]) -> int:
     from common.network.conversion.kinds import kind_of
     from common.network.conversion.metadata import Wishes, describe
     from common.network.weights import Checkpoint
+    from common.system.files import user_path
     from scripts.cli.display import console
     from scripts.convert import account, processes
 
+    for name in ("file", "output", "metadata_from", "class_names"):
+        if (typed := getattr(options, name)) is not None:
+            setattr(options, name, user_path("FILE" if name == "file" else f"--{name.replace('_', '-')}", str(typed)))
     output = checked_output(options)
     kind = kind_of(options.file)
     stored = processes.read(options.file, kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def _preprocessing(
     result = dataclasses.replace(base, **given)
     if result.resize_size < result.image_size:
         raise UserError(f"--resize-size {result.resize_size}: expected at least the image size, {result.image_size}")
+    if not all(map(math.isfinite, (result.scale, *result.mean, *result.std))):
+        raise UserError("--scale, --mean and --std: expected finite numbers")
     if min(result.image_size, result.scale, *result.std) <= 0:
         raise UserError("--image-size, --scale and --std: expected numbers above zero")
     chosen = ", ".join(f"--{name.replace('_', '-')}" for name in wishes.fields)
