@@ -118,6 +118,17 @@ def test_what_is_no_part_of_the_network_is_left_out_and_said() -> None:
     }
 
 
+def test_a_network_at_the_root_is_kept_apart_from_what_lies_deeper() -> None:
+    """As in a Flax training state."""
+    tensors = network()
+    state = {
+        f"opt_state/0/{name}": np.ones_like(tensor) for name, tensor in renamed(tensors, lambda n: f"mu.{n}").items()
+    }
+    moved = renamed(tensors, lambda name: name.replace("fc", "classifier"))
+    conversion = converted({**moved, **{name: tensor for name, tensor in state.items() if "running" not in name}})
+    assert_same(conversion, tensors)
+
+
 def test_a_head_without_a_bias_has_zeros() -> None:
     tensors = network()
     conversion = converted({name: tensor for name, tensor in tensors.items() if name != "fc.bias"})
