@@ -75,11 +75,22 @@ def read_file(path: Path) -> StoredTensors:
     Raises:
         UserError: The arrays have no names.
     """
-    arrays = mx.nd.load(str(path))
+    arrays = load_file(path)
     if not isinstance(arrays, dict):
         raise UserError(f"{path}: holds arrays without names; save a network with net.save_parameters")
     plain = {name.removeprefix("arg:").removeprefix("aux:"): array.asnumpy() for name, array in arrays.items()}
     return StoredTensors(plain, own_names())
+
+
+def load_file(path: Path) -> Any:
+    """Return the arrays of a file, whether it was saved with or without NumPy's semantics (`npx.set_np`)."""
+    try:
+        return mx.nd.load(str(path))
+    except mx.MXNetError as error:
+        if "is_np_shape" not in str(error):
+            raise
+    with mx.util.np_array(False), mx.util.np_shape(False):
+        return mx.nd.load(str(path))
 
 
 def write_file(model: HybridBlock, path: Path) -> None:

@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     header, notes = describe(
         conversion, stored, options.file, Wishes(given, options.metadata_from, options.class_names)
     )
+    if options.to != DEFAULT:
+        processes.check_writable(options.to, header)
     for line in [*account.lines(options.file, kind, len(stored.tensors), conversion), *notes]:
         console.print(line, soft_wrap=True)
     write(options, output, Checkpoint(header, conversion.arrays))
@@ -90,7 +92,7 @@ def write(options: ConvertOptions, output: Path, checkpoint: Checkpoint) -> None
         checkpoint: What to write.
 
     Raises:
-        UserError: It cannot be written, or a framework's own format cannot hold it.
+        UserError: It cannot be written.
     """
     from common.network import weights
     from common.system.errors import UserError
@@ -99,8 +101,6 @@ def write(options: ConvertOptions, output: Path, checkpoint: Checkpoint) -> None
     try:
         if options.to == DEFAULT:
             weights.write(output, checkpoint)
-        elif not checkpoint.header.class_names:
-            raise UserError(f"--to {options.to}: {options.file} has no head, and the whole network is written")
         else:
             processes.write(output, options.to, checkpoint)
     except OSError as error:

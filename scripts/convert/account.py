@@ -25,11 +25,11 @@ def lines(path: Path, kind: Kind, tensors: int, conversion: Conversion) -> list[
         File, architecture and names, head, and for each reason what was left out.
     """
     own, new = next(pair for pair in conversion.mapped.items() if pair[1] == "layer1.0.conv1.weight")
-    named = f"{own} -> {new}, ..." if own != new else "under torchvision's names"
+    named = f": {own} -> {new}, ..." if own != new else ", under torchvision's names"
     behind = f" behind {conversion.prefix!r}" if conversion.prefix else ""
     said = [
         f"{path}: {kind.words}, {tensors} tensors",
-        f"network: {conversion.architecture}, {len(conversion.mapped)} tensors{behind}: {named}",
+        f"network: {conversion.architecture}, {len(conversion.mapped)} tensors{behind}{named}",
         f"head: {head_in_words(conversion)}",
     ]
     for reason, names in conversion.left_out.items():

@@ -11,7 +11,7 @@ from common.network import resnet, weights
 from common.network.conversion import kinds, stored
 from common.network.conversion.kinds import Kind
 from common.network.conversion.stored import StoredTensors
-from common.network.weights import Checkpoint
+from common.network.weights import Checkpoint, Header
 from common.spec.names import MODELS_BY_BACKEND
 from common.system.errors import RunError, UserError
 from scripts.environments import definitions, use
@@ -64,6 +64,13 @@ def write(output: Path, framework: str, checkpoint: Checkpoint) -> None:
         if error:
             raise RunError(f"{output}: {framework} could not write it: {error}")
         os.replace(draft, output)
+
+
+def check_writable(framework: str, header: Header) -> None:
+    """Raise UserError where a framework's own format cannot hold a network."""
+    model_in(framework, header.architecture)
+    if not header.class_names:
+        raise UserError(f"--to {framework}: the file has no head, and only a whole network can be written")
 
 
 def model_in(framework: str, architecture: str) -> str:

@@ -161,7 +161,14 @@ def write_mxnet(folder: Path, images: np.ndarray) -> list[Written]:
         network.save_parameters(str(folder / f"{zoo_name}.params"))
         network.export(str(folder / zoo_name))
         network.features.save_parameters(str(folder / f"{zoo_name}-features.params"))
-        written += [(folder / f"{zoo_name}{end}", architecture, CLASSES, logits) for end in (".params", "-0000.params")]
+        # As programs that do not switch NumPy's semantics on write it.
+        with mx.util.np_array(False), mx.util.np_shape(False):
+            arrays = {
+                place: mx.nd.array(p.data().asnumpy()) for place, p in network._collect_params_with_prefix().items()
+            }
+            mx.nd.save(str(folder / f"{zoo_name}-old.params"), arrays)
+        ends = (".params", "-0000.params", "-old.params")
+        written += [(folder / f"{zoo_name}{end}", architecture, CLASSES, logits) for end in ends]
         written.append((folder / f"{zoo_name}-features.params", architecture, 0, logits))
     return written
 
