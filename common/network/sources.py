@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from pathlib import Path
 
 from common.network import imagenet, resnet
@@ -50,9 +51,10 @@ def locate(spec: ExperimentSpec) -> Path | None:
         return _download_from_hub(architecture, spec)
     path = user_path("--weights", spec.weights)
     if path.suffix.lower() in CONVERTIBLE:
+        stem = path.stem.removesuffix(".weights")
         raise UserError(
             f"--weights {path}: expected a .safetensors file, whose reading cannot run code; this makes one: "
-            f"python -m scripts.convert {path} --output {path.name.split('.')[0]}.safetensors"
+            f"python -m scripts.convert {shlex.quote(str(path))} --output {shlex.quote(stem)}.safetensors"
         )
     if not path.is_file():
         named = ", ".join(NAMED_SOURCES)
@@ -137,7 +139,7 @@ def read_for(spec: ExperimentSpec) -> Checkpoint | None:
     if "conv1.weight" not in checkpoint.arrays:
         raise UserError(
             f"{path}: the tensor conv1.weight is missing; if this is a ResNet under other names, "
-            f"python -m scripts.convert {path} --output NEW.safetensors renames them"
+            f"python -m scripts.convert {shlex.quote(str(path))} --output NEW.safetensors renames them"
         )
     check(checkpoint.arrays, expected_shapes(architecture, len(checkpoint.header.class_names)), path)
     return checkpoint

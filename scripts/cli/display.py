@@ -261,8 +261,11 @@ def show_inspection(spec: ExperimentSpec, findings: dict[str, Any], to: Console)
         to: The console to print on.
     """
     heads = Table("model", "shape of the head's weight", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    lacking = "none: " + (
+        "there are no source weights" if spec.weights == "none" else "the source weights have no head"
+    )
     for name, shape in findings["head_shapes"].items():
-        heads.add_row(name, " x ".join(map(str, shape)) if shape else "none: there are no source weights")
+        heads.add_row(name, " x ".join(map(str, shape)) if shape else lacking)
     multiples_of = "learning-rate multiples" + (
         " of the adapters" if any(phase["adapters"] for phase in findings["phases"]) else ""
     )

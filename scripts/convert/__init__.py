@@ -42,9 +42,10 @@ def main(arguments: list[str]) -> int:
     )
     if options.to != DEFAULT:
         processes.check_writable(options.to, header)
+    # Before anything is printed, so that a reader who leaves early (`| head`) does not end it.
+    write(options, output, Checkpoint(header, conversion.arrays))
     for line in [*account.lines(options.file, kind, len(stored.tensors), conversion), *notes]:
         console.print(line, soft_wrap=True)
-    write(options, output, Checkpoint(header, conversion.arrays))
     use = f"; use it: --weights {output}{account.model_option(header.architecture)}" if options.to == DEFAULT else ""
     console.print(f"written: {output}{use}", soft_wrap=True)
     return 0

@@ -191,7 +191,7 @@ def test_wrong_metadata_is_refused(tmp_path: Path, arrays: weights.Arrays, metad
         ({"weights": "nowhere.safetensors"}, "there is no such file"),
         ({"weights": "imagenett"}, "distilled, tv_in1k, imagenet, none"),
         *(
-            ({"weights": f"my.model{end}"}, f"python -m scripts.convert my.model{end} --output my.safetensors")
+            ({"weights": f"my.model{end}"}, f"python -m scripts.convert my.model{end} --output my.model.safetensors")
             for end in (*sources.CONVERTIBLE, ".weights.h5", ".PTH")
         ),
         ({"model": "resnet50"}, "--weights imagenet"),
