@@ -107,7 +107,8 @@ def read_header(path: Path) -> Header:
         if shape[0] != resnet.SOURCE_CLASSES:
             raise UserError(
                 f"{path}: the metadata has no class_names for its {shape[0]} classes; "
-                f"python -m scripts.convert {shlex.quote(str(path))} --output NEW.safetensors --class-names FILE adds them"
+                f"python -m scripts.convert {shlex.quote(str(path))} --output NEW.safetensors --class-names FILE "
+                "adds them"
             )
         names = imagenet.class_names()
     if shape is not None and len(names) != shape[0]:
