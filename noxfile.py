@@ -38,8 +38,10 @@ nox.options.sessions = [
 ]
 # Two processes, if there are two cores: the tests' tensors are too small for threads, and TensorFlow takes GB for each.
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "2")
-# The order in which two backends at a time are done soonest.
-LONGEST_FIRST = ("jax", "keras", "torch", "mxnet")
+# The order in which two processes at a time are done soonest.
+LONGEST_FIRST = ("keras", "jax", "torch", "mxnet")
+# pytest's exit code for a run without a test.
+NO_TESTS = 5
 # Enough to see every definition, in a few minutes.
 SHORT_CROSSCHECK = ("--short", "--image-size", "72", "--batch-size", "8", "--steps", "6", "--train-limit", "50")
 
@@ -95,8 +97,15 @@ def crosscheck_short(session: nox.Session) -> None:
 
 
 def tests_of_backend(name: str, *arguments: str) -> list[str]:
-    """Return pytest's arguments for the tests of a backend."""
-    return ["-m", "pytest", "tests/backends", "--backend", name, *arguments]
+    """Return pytest's arguments for tests of a backend; without a path in `arguments` these are all."""
+    paths = [] if any(Path(argument).exists() for argument in arguments) else ["tests/backends"]
+    return ["-m", "pytest", *paths, "--backend", name, *arguments]
+
+
+def halves(folder: str) -> list[list[str]]:
+    """Split the test files of a folder in two, so that two processes share the tests of a backend."""
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("test_*.py"))
+    return [files[::2], files[1::2]]
 
 
 def variables_of_tests(session: nox.Session) -> dict[str, str]:
@@ -113,7 +122,7 @@ def variables_of_tests(session: nox.Session) -> dict[str, str]:
 
 @nox.session(name="tests-backends", venv_backend="none")
 def tests_backends(session: nox.Session) -> None:
-    """Test all backends, two at a time, each in its environment and in one process."""
+    """Test all backends, each in its environment: the test files in two halves, two processes at a time."""
     pythons = {}
     for name in LONGEST_FIRST:
         try:
@@ -124,8 +133,8 @@ def tests_backends(session: nox.Session) -> None:
             session.error(str(broken))
     variables = {**os.environ, **variables_of_tests(session)}
 
-    def run(name: str) -> tuple[str, str, int]:
-        command, job = [pythons[name], *tests_of_backend(name, *session.posargs)], free.get()
+    def run(name: str, files: list[str]) -> tuple[str, str, int]:
+        command, job = [pythons[name], *tests_of_backend(name, *files, *session.posargs)], free.get()
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, env=variables, **options) as process:
             # Frameworks take as many threads as there are cores for them.
@@ -138,13 +147,16 @@ def tests_backends(session: nox.Session) -> None:
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for job in range(2):
         free.put(job)
-    # In one process a framework compiles each step once; a second process of its own would compile it again.
+    # A file's tests share what a framework has compiled, so no file is split.
     with ThreadPoolExecutor(2) as pool:
-        for done in as_completed([pool.submit(run, name) for name in pythons]):
+        for done in as_completed(
+            [pool.submit(run, name, files) for name in pythons for files in halves("tests/backends")]
+        ):
             name, output, code = done.result()
             session.log(f"tests of {name}:")
             print(output, flush=True)
-            failed += [name] if code else []
+            # With -k, the tests that are asked for may all be in the other half.
+            failed += [name] if code and not (code == NO_TESTS and session.posargs) else []
     if failed:
         session.error(f"tests failed: {', '.join(failed)}")
 

@@ -50,7 +50,7 @@ class Environment(NamedTuple):
 
 
 ENVIRONMENTS = {
-    "tools": Environment(("test", "dev", "report", "check", "heif"), "the linters, the tests, the report and the check of data", "0.6 GB"),
+    "tools": Environment(("test", "dev", "report", "check", "heif"), "the linters, the tests and the report", "0.8 GB"),
     "torch": Environment(("test", "torch"), "PyTorch and its CUDA libraries", "5.5 GB"),
     "keras": Environment(("test", "keras"), "Keras on TensorFlow", "2.4 GB"),
     "jax": Environment(("test", "jax"), "JAX, Flax and Optax", "0.9 GB"),
