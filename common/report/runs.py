@@ -26,7 +26,7 @@ NOT_SETTINGS = {
 }  # fmt: skip
 
 # Fields that the spec may leave to the weights; the record has the values that were used.
-SIZES = {"image_size", "resize_size"}
+LEFT_TO_WEIGHTS = {"image_size", "resize_size", "test_resize"}
 
 
 def describe(number: int, path: Path, record: RunRecord, group: int) -> Run:
@@ -131,10 +131,10 @@ def by_data(records: Mapping[Path, RunRecord]) -> list[list[Path]]:
 def settings(record: RunRecord) -> dict[str, Any]:
     """Return the settings of a run by field: its spec without backend, strategy, seed, data and machine.
 
-    Image sizes that the spec leaves to the weights are those that the run used.
+    What the spec leaves to the weights is what the run used.
     """
     values = {name: value for name, value in record.spec.to_dict().items() if name not in NOT_SETTINGS}
-    return {**values, **{name: record.resolved.get(name, values[name]) for name in values if name in SIZES}}
+    return {**values, **{name: record.resolved.get(name, values[name]) for name in values if name in LEFT_TO_WEIGHTS}}
 
 
 def variants(records: Sequence[RunRecord]) -> list[str]:
