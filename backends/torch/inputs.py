@@ -51,12 +51,11 @@ def native_train_batches(
     if transform.train_crop == "random_resized_crop":
         crop = [v2.RandomResizedCrop(size)]
     elif transform.train_crop == "none":
-        crop = [resize(transform)]
+        crop = [resize(transform), *centre_crop(transform)]
     else:
         crop = [resize(transform), v2.RandomCrop(size)]
     flip = [v2.RandomHorizontalFlip()] if transform.flip else []
-    # The crop at the centre comes last, as it is this step that puts zeros around a smaller image.
-    augmentation = v2.Compose([*crop, *flip, *to_tensor(transform), v2.CenterCrop(size)])
+    augmentation = v2.Compose([*crop, *flip, *to_tensor(transform), *borders(transform)])
     # The generator seeds the order and, through it, the worker processes.
     generator = torch.Generator().manual_seed(1_000_003 * spec.seed + epoch)
     torch.manual_seed(generator.initial_seed())
@@ -70,14 +69,14 @@ def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Return all samples in order, cropped at the centre, from torchvision's transforms and a DataLoader."""
-    steps = v2.Compose([resize(transform), *to_tensor(transform), v2.CenterCrop(transform.image_size)])
+    steps = v2.Compose([resize(transform), *centre_crop(transform), *to_tensor(transform), *borders(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 
 
 def resize(transform: Transform) -> v2.Transform:
     """Return the step that resizes an image's short side, both sides (`squash`, the chapter's way), or its long side.
 
-    The last is `letterbox`: CenterCrop adds the borders to the normalised image.
+    The last is `letterbox`, whose borders come after the normalisation.
     """
     size = transform.resize_size
     if transform.test_resize == "letterbox":
@@ -89,6 +88,17 @@ def fit(transform: Transform, image: Image) -> Image:
     """Resize an image's long side to the square's, where v2.Resize would make a side of no pixel of a very long one."""
     width, height = resized_for_test(image.size, transform)
     return v2.functional.resize(image, [height, width])
+
+
+def centre_crop(transform: Transform) -> list[v2.Transform]:
+    """Return the crop of a resized image at its centre; none with letterbox, whose images are not larger."""
+    return [] if transform.test_resize == "letterbox" else [v2.CenterCrop(transform.image_size)]
+
+
+def borders(transform: Transform) -> list[v2.Transform]:
+    """Return the step that puts zeros around a normalised image with letterbox, and nothing otherwise."""
+    # Around an image smaller than the crop, CenterCrop puts zeros.
+    return [v2.CenterCrop(transform.image_size)] if transform.test_resize == "letterbox" else []
 
 
 def to_tensor(transform: Transform) -> list[v2.Transform]:
