@@ -143,10 +143,7 @@ def centre_crop(image: tf.Tensor, transform: Transform) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, transform: Transform) -> tf.Tensor:
-    """Resize the short side, both (`squash`, the chapter's way), or the long side: bilinear, without smoothing before.
-
-    The last is `letterbox`, whose borders `centre_crop` adds.
-    """
+    """Resize the short side, both (`squash`), or the long side (`letterbox`): bilinear, without smoothing before."""
     size = transform.resize_size
     if transform.test_resize == "squash":
         return tf.image.resize(image, (size, size))

@@ -60,17 +60,12 @@ def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Return all samples in order, in batches from Gluon's transforms and its DataLoader."""
-    steps = transforms.Compose(
-        [resize(transform), *centre_crop(transform), *to_tensor(transform), *borders(transform)]
-    )
+    steps = transforms.Compose([resize(transform), *centre_crop(transform), *to_tensor(transform), *borders(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 
 
 def resize(transform: Transform) -> Block:
-    """Resize the short side, both sides as Gluon does by default and the chapter with it, or the long side.
-
-    The last is `letterbox`, whose borders come after the normalisation.
-    """
+    """Resize the short side, both sides as Gluon and the chapter do by default, or the long side (`letterbox`)."""
     if transform.test_resize == "letterbox":
         return Fit(transform)
     return transforms.Resize(transform.resize_size, keep_ratio=transform.test_resize == "short_side")

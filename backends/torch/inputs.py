@@ -74,10 +74,7 @@ def native_test_batches(
 
 
 def resize(transform: Transform) -> v2.Transform:
-    """Return the step that resizes an image's short side, both sides (`squash`, the chapter's way), or its long side.
-
-    The last is `letterbox`, whose borders come after the normalisation.
-    """
+    """Return the step that resizes the short side, both sides (`squash`, as the chapter), or the long (`letterbox`)."""
     size = transform.resize_size
     if transform.test_resize == "letterbox":
         return v2.Lambda(partial(fit, transform))

@@ -195,7 +195,7 @@ def _read_table(path: Path) -> tuple[dict[str, str], list[int]]:
 
 
 def _check_metadata(path: Path) -> None:
-    """Raise UserError for a file whose metadata are not all text, which safetensors refuses without naming the entry."""
+    """Raise UserError for a file with an entry that is no text, which safetensors refuses without naming it."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:

@@ -33,10 +33,7 @@ def test_image(image: Image.Image, transform: Transform) -> Images:
 
 
 def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
-    """Resize an image and return the square at its centre, `transform.image_size` pixels a side.
-
-    With letterbox this is the whole resized image, one side of which may be shorter.
-    """
+    """Resize an image and return the square at its centre, or with letterbox the whole, a side of which is shorter."""
     return cut_out(image, test_cut(image.size, transform), transform)
 
 
