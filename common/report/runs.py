@@ -12,7 +12,7 @@ from typing import Any
 
 from common.report import statistics
 from common.report.data import Run
-from common.runs.record import RunRecord
+from common.runs.record import RunRecord, choices
 from common.spec.experiment import Strategy
 from common.spec.names import BACKENDS
 
@@ -24,9 +24,6 @@ NOT_SETTINGS = {
     "backend", "strategy", "seed", "data", "data_url", "data_sha1", "bad_images", "train_limit", "test_limit",
     "classes", "workers", "device",
 }  # fmt: skip
-
-# Fields that the spec may leave to the weights; the record has the values that were used.
-LEFT_TO_WEIGHTS = {"image_size", "resize_size", "test_resize"}
 
 
 def describe(number: int, path: Path, record: RunRecord, group: int) -> Run:
@@ -133,8 +130,7 @@ def settings(record: RunRecord) -> dict[str, Any]:
 
     What the spec leaves to the weights is what the run used.
     """
-    values = {name: value for name, value in record.spec.to_dict().items() if name not in NOT_SETTINGS}
-    return {**values, **{name: record.resolved.get(name, values[name]) for name in values if name in LEFT_TO_WEIGHTS}}
+    return {name: value for name, value in choices(record).items() if name not in NOT_SETTINGS}
 
 
 def variants(records: Sequence[RunRecord]) -> list[str]:
