@@ -15,6 +15,8 @@ from common.spec.names import ResizeWay
 from common.system.errors import UserError
 
 _Size = Annotated[int, Field(ge=32, le=4096, description="a whole number from 32 to 4096")]
+# In proportion to the largest image_size.
+_ResizeSize = Annotated[int, Field(ge=32, le=16384, description="a whole number from 32 to 16384")]
 _Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
 _Scale = Annotated[float, Field(ge=1e-6, le=1e6, description="a number from 1e-6 to 1e6")]
 # A longer value is cut in messages.
@@ -34,7 +36,7 @@ class Preprocessing:
     """
 
     image_size: _Size = 224
-    resize_size: _Size = 256
+    resize_size: _ResizeSize = 256
     interpolation: Annotated[Literal["bilinear"], Field(description="bilinear")] = "bilinear"
     channel_order: Annotated[Literal["RGB", "BGR"], Field(description="RGB or BGR")] = "RGB"
     scale: _Scale = 1 / 255

@@ -43,6 +43,8 @@ def test_what_the_spec_leaves_open_is_the_weights(squashing) -> None:
     assert transforms.notes(spec, transforms.transform_for(spec)) == []
     assert sizes(spec.replace(image_size=144)) == (144, 160, "squash")
     assert sizes(spec.replace(test_resize="letterbox")) == (72, 72, "letterbox")
+    largest = spec.replace(image_size=4096)
+    assert transforms.preprocessing(transforms.transform_for(largest)).resize_size == 4551
     assert sizes(ExperimentSpec(weights="none", strategy="scratch")) == (224, 256, "short_side")
 
 
