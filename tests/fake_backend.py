@@ -117,7 +117,12 @@ class FakeBackend:
         # In the layout of the shared pipeline's, as sums depend on the order in memory.
         images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         images = images * np.float32(frame.scale) - np.array(frame.mean, np.float32)
-        return images / np.array(frame.std, np.float32), labels
+        images = images / np.array(frame.std, np.float32)
+        for image, (left, top, right, bottom) in zip(images, places.content.T, strict=True):
+            covered = image[top:bottom, left:right].copy()
+            image[...] = 0
+            image[top:bottom, left:right] = covered
+        return images, labels
 
     def to_arrays(self, model: Model) -> dict[str, np.ndarray]:
         return {name: array.copy() for name, array in model.arrays.items()}
@@ -137,7 +142,7 @@ def weights(axis: np.ndarray, side: int, length: int) -> tuple[np.ndarray, np.nd
     pixels, outputs = np.arange(length), np.arange(side)[:, None]
     distance = np.abs((2 * pixels + 1) * unit - (start + step * outputs))
     counts = np.maximum(reach - distance, 0) * (pixels < size)
-    total = counts.sum(axis=-1, keepdims=True)
+    total = np.maximum(counts.sum(axis=-1, keepdims=True), 1)
     high, rest = np.divmod(DIGIT * counts, total)
     low = (DIGIT * rest + total // 2) // total
     return high.astype(np.float32), low.astype(np.float32)

@@ -52,7 +52,7 @@ def make_images(store: Array, places: Places, frame: Frame) -> Array:
         frame: The sizes and the normalisation; a static argument.
 
     Returns:
-        (value * scale - mean) / std of each value of the resized images.
+        (value * scale - mean) / std of each value of the resized images, and 0 outside them.
     """
     begin, across = places.segments.astype(jnp.int32)[:, :, None, None]
     rows, pieces = (jnp.arange(count, dtype=jnp.int32) for count in (frame.height, frame.width // SEGMENT))
@@ -65,14 +65,15 @@ def make_images(store: Array, places: Places, frame: Frame) -> Array:
         images = resize_rows(images, *coefficients(axis, frame.side, length))
     images = jnp.where(turned, images.mT, images) if frame.turns else images
     mean, std = (jnp.array(values, jnp.float32) for values in (frame.mean, frame.std))
-    return (jnp.moveaxis(images, 1, -1) * frame.scale - mean) / std
+    images = (jnp.moveaxis(images, 1, -1) * frame.scale - mean) / std
+    return jnp.where(covered(places.content, frame.side), images, 0) if frame.padded else images
 
 
 def coefficients(axis: Array, side: int, length: int) -> tuple[Array, Array]:
     """Compute the resampling coefficients along one axis as two digits: c = high / DIGIT + low / DIGIT**2.
 
     Pixel x counts w(x) = max(0, reach - |(2 x + 1) unit - (start + i step)|) for output pixel i, and 0 from `size` on.
-    c = w(x) / sum of w, rounded to a multiple of DIGIT**-2, halves upwards. All of it is computed in int32.
+    c = w(x) / max(1, sum of w), rounded to a multiple of DIGIT**-2, halves upwards. All of it is computed in int32.
 
     Args:
         axis: (5, N) unit, start, step, reach and size of each image, as in `Places.first`.
@@ -86,7 +87,7 @@ def coefficients(axis: Array, side: int, length: int) -> tuple[Array, Array]:
     pixels, outputs = (jnp.arange(count, dtype=jnp.int32) for count in (length, side))
     distance = jnp.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
     counts = jnp.maximum(reach - distance, 0) * (pixels < size)
-    total = counts.sum(axis=-1, keepdims=True, dtype=jnp.int32)
+    total = jnp.maximum(counts.sum(axis=-1, keepdims=True, dtype=jnp.int32), 1)
     high = DIGIT * counts // total
     low = (DIGIT * (DIGIT * counts - high * total) + total // 2) // total
     return high.astype(jnp.float32), low.astype(jnp.float32)
@@ -107,3 +108,11 @@ def resize_rows(images: Array, high: Array, low: Array) -> Array:
     """
     high, low = (jnp.einsum("nchw,nsw->ncsh", images, digit) for digit in (high, low))
     return jnp.floor((high + jnp.floor(low / DIGIT) + DIGIT // 2) / DIGIT)
+
+
+def covered(content: Array, side: int) -> Array:
+    """Return where images cover their squares: (N, side, side, 1) bool, of `Places.content`, (4, N)."""
+    places = jnp.arange(side, dtype=jnp.int32)
+    left, top, right, bottom = content.astype(jnp.int32)[:, :, None]
+    columns, rows = (left <= places) & (places < right), (top <= places) & (places < bottom)
+    return (rows[:, :, None] & columns[:, None, :])[..., None]

@@ -132,16 +132,24 @@ def random_resized_crop(image: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tens
 
 
 def centre_crop(image: tf.Tensor, transform: Transform) -> tf.Tensor:
-    """Return the square of `image_size` pixels at the centre of the resized image."""
-    return tf.image.resize_with_crop_or_pad(resize(image, transform), transform.image_size, transform.image_size)
+    """Return the square of `image_size` pixels at the centre of the resized image, with borders of the mean colour."""
+    fill = tf.constant([mean / transform.scale for mean in transform.mean])
+    if transform.channel_order == "BGR":
+        fill = tf.reverse(fill, axis=[-1])
+    square = (transform.image_size, transform.image_size)
+    if transform.test_resize == "letterbox":
+        return tf.image.resize_with_crop_or_pad(resize(image, transform) - fill, *square) + fill
+    return tf.image.resize_with_crop_or_pad(resize(image, transform), *square)
 
 
 def resize(image: tf.Tensor, transform: Transform) -> tf.Tensor:
-    """Resize the short side, or both (`squash`) as the chapter does: bilinear, without smoothing before."""
+    """Resize the short side, both (`squash`), or the long side (`letterbox`): bilinear, without smoothing before."""
     size = transform.resize_size
     if transform.test_resize == "squash":
         return tf.image.resize(image, (size, size))
     sides = tf.shape(image)[:2]
+    if transform.test_resize == "letterbox":
+        return tf.image.resize(image, tf.maximum(size * sides // tf.reduce_max(sides), 1))
     return tf.image.resize(image, size * sides // tf.reduce_min(sides))
 
 

@@ -71,7 +71,8 @@ def make_images(frame: Frame, store: tf.Tensor, places: Places) -> tf.Tensor:
     for axis, length in ((places.first, frame.width), (places.second, frame.height)):
         images = resize_rows(images, *coefficients(axis, frame.side, length))
     images = tf.where(turned, tf.linalg.matrix_transpose(images), images) if frame.turns else images
-    return (tf.transpose(images, (0, 2, 3, 1)) * frame.scale - tf.constant(frame.mean)) / tf.constant(frame.std)
+    images = (tf.transpose(images, (0, 2, 3, 1)) * frame.scale - tf.constant(frame.mean)) / tf.constant(frame.std)
+    return tf.where(covered(places.content, frame.side), images, 0.0) if frame.padded else images
 
 
 def coefficients(axis: tf.Tensor, side: int, length: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -79,7 +80,7 @@ def coefficients(axis: tf.Tensor, side: int, length: int) -> tuple[tf.Tensor, tf
 
         distance[i, x] = |(2 x + 1) unit - (start + i step)|
         w[i, x] = max(0, reach - distance[i, x]), and 0 for x >= size
-        DIGIT high[i, x] + low[i, x] = w[i, x] / sum_x w[i, x] * DIGIT^2, rounded half upwards
+        DIGIT high[i, x] + low[i, x] = w[i, x] / max(1, sum_x w[i, x]) * DIGIT^2, rounded half upwards
 
     Args:
         axis: (5, N) int64: unit, start, step, reach and size of each image, as in `Places.first`.
@@ -93,7 +94,7 @@ def coefficients(axis: tf.Tensor, side: int, length: int) -> tuple[tf.Tensor, tf
     pixels, outputs = (tf.range(count, dtype=tf.int64) for count in (length, side))
     distance = tf.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
     counts = tf.maximum(reach - distance, 0) * tf.cast(pixels < size, tf.int64)
-    total = tf.reduce_sum(counts, axis=-1, keepdims=True)
+    total = tf.maximum(tf.reduce_sum(counts, axis=-1, keepdims=True), 1)
     high = DIGIT * counts // total
     low = (DIGIT * (DIGIT * counts - high * total) + total // 2) // total
     return tf.cast(high, tf.float32), tf.cast(low, tf.float32)
@@ -114,3 +115,11 @@ def resize_rows(images: tf.Tensor, high: tf.Tensor, low: tf.Tensor) -> tf.Tensor
     """
     high, low = (tf.einsum("nchw,nsw->ncsh", images, digit) for digit in (high, low))
     return tf.floor((high + tf.floor(low / DIGIT) + DIGIT // 2) / DIGIT)
+
+
+def covered(content: tf.Tensor, side: int) -> tf.Tensor:
+    """Return where images cover their squares: (N, side, side, 1) bool, of `Places.content`, (4, N) int64."""
+    places = tf.range(side, dtype=tf.int64)
+    left, top, right, bottom = (content[number, :, None] for number in range(4))
+    columns, rows = (left <= places) & (places < right), (top <= places) & (places < bottom)
+    return (rows[:, :, None] & columns[:, None, :])[..., None]

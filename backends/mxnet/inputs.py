@@ -14,6 +14,7 @@ from mxnet.gluon.data.vision import transforms
 
 from common.data.folder import Sample
 from common.data.images import open_rgb
+from common.preprocessing.crops import resized_for_test
 from common.preprocessing.random_streams import epoch_order
 from common.preprocessing.transforms import Images, Labels, Transform
 from common.spec.experiment import ExperimentSpec
@@ -44,11 +45,11 @@ def native_train_batches(
     if transform.train_crop == "random_resized_crop":
         crop = [transforms.RandomResizedCrop(size)]
     elif transform.train_crop == "none":
-        crop = [resize(transform), transforms.CenterCrop(size)]
+        crop = [resize(transform), *centre_crop(transform)]
     else:
         crop = [resize(transform), RandomCrop(size)]
     flip = [transforms.RandomFlipLeftRight()] if transform.flip else []
-    augmentation = transforms.Compose([*crop, *flip, *to_tensor(transform)])
+    augmentation = transforms.Compose([*crop, *flip, *to_tensor(transform), *borders(transform)])
     dataset = ImageDataset(samples, augmentation, (spec.seed, epoch))
     # DataLoader(shuffle=True) would draw from NumPy's global generator.
     order = epoch_order(len(samples), spec.seed, epoch).tolist()
@@ -59,13 +60,25 @@ def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Return all samples in order, in batches from Gluon's transforms and its DataLoader."""
-    steps = transforms.Compose([resize(transform), transforms.CenterCrop(transform.image_size), *to_tensor(transform)])
+    steps = transforms.Compose([resize(transform), *centre_crop(transform), *to_tensor(transform), *borders(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 
 
-def resize(transform: Transform) -> transforms.Resize:
-    """Resize the short side, or both sides as Gluon does by default, and the chapter with it."""
+def resize(transform: Transform) -> Block:
+    """Resize the short side, both sides as Gluon and the chapter do by default, or the long side (`letterbox`)."""
+    if transform.test_resize == "letterbox":
+        return Fit(transform)
     return transforms.Resize(transform.resize_size, keep_ratio=transform.test_resize == "short_side")
+
+
+def centre_crop(transform: Transform) -> list[Block]:
+    """Return the crop of a resized image at its centre; none with letterbox, whose images are not larger."""
+    return [] if transform.test_resize == "letterbox" else [transforms.CenterCrop(transform.image_size)]
+
+
+def borders(transform: Transform) -> list[Block]:
+    """Return the step that puts zeros around a normalised image with letterbox, and nothing otherwise."""
+    return [Borders(transform.image_size)] if transform.test_resize == "letterbox" else []
 
 
 def to_tensor(transform: Transform) -> list[Block]:
@@ -75,6 +88,33 @@ def to_tensor(transform: Transform) -> list[Block]:
     mean, std = (tuple(value / factor for value in values) for values in (transform.mean, transform.std))
     channels = [] if transform.channel_order == "RGB" else [ReverseChannels()]
     return [transforms.ToTensor(), *channels, transforms.Normalize(mean, std)]
+
+
+class Fit(Block):
+    """Resize the long side of an image (H, W, 3) to that of the square."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.preprocessing = transform
+
+    def forward(self, image: np.ndarray) -> np.ndarray:
+        """Return the resized image, without smoothing before, as Gluon's Resize does it."""
+        height, width, _ = image.shape
+        return mx.image.imresize(image, *resized_for_test((width, height), self.preprocessing))
+
+
+class Borders(Block):
+    """Put an image (3, H, W) at the centre of a square of zeros, `size` pixels a side."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, image: np.ndarray) -> np.ndarray:
+        """Return the square, (3, size, size)."""
+        _, height, width = image.shape
+        top, left = (self.size - height) // 2, (self.size - width) // 2
+        return np.pad(image, ((0, 0), (top, self.size - height - top), (left, self.size - width - left)))
 
 
 class RandomCrop(Block):

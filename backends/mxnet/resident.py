@@ -51,7 +51,7 @@ def resident_batch(store: np.ndarray, places: Places, frame: Frame, labels: Labe
         The images, (N, 3, side, side) float32, and the labels, (N,) int64.
     """
     device = store.ctx
-    segments, turned, first, second = (np.array(array, dtype=array.dtype, ctx=device) for array in places)
+    segments, turned, first, second, content = (np.array(array, dtype=array.dtype, ctx=device) for array in places)
     begin, across = segments[:, :, None, None]
     rows, pieces = (np.arange(n, dtype="int64", ctx=device) for n in (frame.height, frame.width // SEGMENT))
     places_in_store = begin + across * rows[:, None] + pieces
@@ -63,14 +63,16 @@ def resident_batch(store: np.ndarray, places: Places, frame: Frame, labels: Labe
         images = resize_rows(images, *coefficients(axis, frame.side, length))
     images = np.where(turned, images.swapaxes(2, 3), images) if frame.turns else images
     mean, std = (np.array(values, dtype="float32", ctx=device)[:, None, None] for values in (frame.mean, frame.std))
-    return (images * frame.scale - mean) / std, np.array(labels, dtype="int64", ctx=device)
+    images = (images * frame.scale - mean) / std
+    images = np.where(covered(content, frame.side), images, 0) if frame.padded else images
+    return images, np.array(labels, dtype="int64", ctx=device)
 
 
 def coefficients(axis: np.ndarray, side: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Compute the resampling coefficients along one axis as two digits: c = high / DIGIT + low / DIGIT**2.
 
     Pixel x counts w(x) = max(0, reach - |(2 x + 1) unit - (start + i step)|) for output pixel i, and 0 from `size` on.
-    c = w(x) / sum of w, rounded to a multiple of DIGIT**-2, halves upwards.
+    c = w(x) / max(1, sum of w), rounded to a multiple of DIGIT**-2, halves upwards.
 
     Args:
         axis: (5, N) unit, start, step, reach and size of each image, as in `Places.first`.
@@ -85,7 +87,7 @@ def coefficients(axis: np.ndarray, side: int, length: int) -> tuple[np.ndarray, 
     pixels, outputs = (np.arange(n, dtype="float64", ctx=axis.ctx) for n in (length, side))
     distance = np.abs((2 * pixels + 1) * unit - (start + step * outputs[:, None]))
     counts = np.maximum(reach - distance, 0) * (pixels < size)
-    total = counts.sum(axis=-1, keepdims=True)
+    total = np.maximum(counts.sum(axis=-1, keepdims=True), 1)
     high = np.floor(DIGIT * counts / total)
     low = np.floor((DIGIT * (DIGIT * counts - high * total) + np.floor(total / 2)) / total)
     return high.astype("float32"), low.astype("float32")
@@ -109,3 +111,11 @@ def resize_rows(images: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.nda
     high, low = (npx.batch_dot(rows, digit, transpose_b=True) for digit in (high, low))
     resized = np.floor((high + np.floor(low / DIGIT) + DIGIT // 2) / DIGIT)
     return resized.reshape(count, 3, height, -1).swapaxes(2, 3)
+
+
+def covered(content: np.ndarray, side: int) -> np.ndarray:
+    """Return where images cover their squares: (N, 1, side, side) bool, of `Places.content`, (4, N)."""
+    places = np.arange(side, dtype="int64", ctx=content.ctx)
+    left, top, right, bottom = content[:, :, None]
+    columns, rows = (left <= places) * (places < right), (top <= places) * (places < bottom)
+    return (rows[:, :, None] * columns[:, None, :])[:, None]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from common.data.folder import Sample
 from common.data.images import open_rgb
+from common.preprocessing.crops import resized_for_test
 from common.preprocessing.transforms import Images, Labels, Transform
 from common.spec.experiment import ExperimentSpec
 
@@ -48,11 +51,11 @@ def native_train_batches(
     if transform.train_crop == "random_resized_crop":
         crop = [v2.RandomResizedCrop(size)]
     elif transform.train_crop == "none":
-        crop = [resize(transform), v2.CenterCrop(size)]
+        crop = [resize(transform), *centre_crop(transform)]
     else:
         crop = [resize(transform), v2.RandomCrop(size)]
     flip = [v2.RandomHorizontalFlip()] if transform.flip else []
-    augmentation = v2.Compose([*crop, *flip, *to_tensor(transform)])
+    augmentation = v2.Compose([*crop, *flip, *to_tensor(transform), *borders(transform)])
     # The generator seeds the order and, through it, the worker processes.
     generator = torch.Generator().manual_seed(1_000_003 * spec.seed + epoch)
     torch.manual_seed(generator.initial_seed())
@@ -66,14 +69,33 @@ def native_test_batches(
     spec: ExperimentSpec, transform: Transform, samples: Sequence[Sample]
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Return all samples in order, cropped at the centre, from torchvision's transforms and a DataLoader."""
-    steps = v2.Compose([resize(transform), v2.CenterCrop(transform.image_size), *to_tensor(transform)])
+    steps = v2.Compose([resize(transform), *centre_crop(transform), *to_tensor(transform), *borders(transform)])
     return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
 
 
-def resize(transform: Transform) -> v2.Resize:
-    """Return the step that resizes an image's short side, or both sides (`squash`), as the chapter does."""
+def resize(transform: Transform) -> v2.Transform:
+    """Return the step that resizes the short side, both sides (`squash`, as the chapter), or the long (`letterbox`)."""
     size = transform.resize_size
+    if transform.test_resize == "letterbox":
+        return v2.Lambda(partial(fit, transform))
     return v2.Resize([size, size] if transform.test_resize == "squash" else size)
+
+
+def fit(transform: Transform, image: Image) -> Image:
+    """Resize an image's long side to the square's, where v2.Resize would make a side of no pixel of a very long one."""
+    width, height = resized_for_test(image.size, transform)
+    return v2.functional.resize(image, [height, width])
+
+
+def centre_crop(transform: Transform) -> list[v2.Transform]:
+    """Return the crop of a resized image at its centre; none with letterbox, whose images are not larger."""
+    return [] if transform.test_resize == "letterbox" else [v2.CenterCrop(transform.image_size)]
+
+
+def borders(transform: Transform) -> list[v2.Transform]:
+    """Return the step that puts zeros around a normalised image with letterbox, and nothing otherwise."""
+    # Around an image smaller than the crop, CenterCrop puts zeros.
+    return [v2.CenterCrop(transform.image_size)] if transform.test_resize == "letterbox" else []
 
 
 def to_tensor(transform: Transform) -> list[v2.Transform]:

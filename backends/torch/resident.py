@@ -34,7 +34,7 @@ def resident_batch(store: Tensor, places: Places, frame: Frame, labels: Labels) 
         by the formula of `common.contract.backend.Backend.resident_batch`.
     """
     device = store.device
-    segments, turned, first, second = (copy_ahead(array, device) for array in places)
+    segments, turned, first, second, content = (copy_ahead(array, device) for array in places)
     begin, across = segments[:, :, None, None]
     rows, pieces = (torch.arange(count, device=device) for count in (frame.height, frame.width // SEGMENT))
     places_in_store = (begin + across * rows[:, None] + pieces).clamp(max=len(store) - 1)
@@ -45,7 +45,9 @@ def resident_batch(store: Tensor, places: Places, frame: Frame, labels: Labels) 
         images = resize_rows(images, *coefficients(axis, frame.side, length))
     images = torch.where(turned, images.mT, images) if frame.turns else images
     mean, std = (copy_ahead(np.array(values, np.float32), device)[:, None, None] for values in (frame.mean, frame.std))
-    return (images * frame.scale - mean) / std, copy_ahead(labels, device)
+    images = (images * frame.scale - mean) / std
+    images = torch.where(covered(content, frame.side), images, 0) if frame.padded else images
+    return images, copy_ahead(labels, device)
 
 
 def coefficients(axis: Tensor, side: int, length: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +55,7 @@ def coefficients(axis: Tensor, side: int, length: int) -> tuple[Tensor, Tensor]:
 
         distance[i, x] = |(2 x + 1) unit - (start + i step)|
         w[i, x] = max(0, reach - distance[i, x]), and 0 for x >= size
-        DIGIT high[i, x] + low[i, x] = w[i, x] / sum_x w[i, x] * DIGIT^2, rounded half upwards
+        DIGIT high[i, x] + low[i, x] = w[i, x] / max(1, sum_x w[i, x]) * DIGIT^2, rounded half upwards
 
     Args:
         axis: (5, N): unit, start, step, reach and size of each image, as in `Places.first`.
@@ -67,7 +69,7 @@ def coefficients(axis: Tensor, side: int, length: int) -> tuple[Tensor, Tensor]:
     pixels, outputs = (torch.arange(count, dtype=torch.int32, device=axis.device) for count in (length, side))
     distance = ((2 * pixels + 1) * unit - (start + step * outputs[:, None])).abs()
     counts = (reach - distance).clamp(min=0) * (pixels < size)
-    total = counts.sum(dim=-1, keepdim=True, dtype=torch.int32)
+    total = counts.sum(dim=-1, keepdim=True, dtype=torch.int32).clamp(min=1)
     high = DIGIT * counts // total
     low = (DIGIT * (DIGIT * counts - high * total) + total // 2) // total
     return high.float(), low.float()
@@ -88,6 +90,14 @@ def resize_rows(images: Tensor, high: Tensor, low: Tensor) -> Tensor:
     """
     high, low = (torch.einsum("nchw,nsw->ncsh", images, digit) for digit in (high, low))
     return ((high + (low / DIGIT).floor() + DIGIT // 2) / DIGIT).floor()
+
+
+def covered(content: Tensor, side: int) -> Tensor:
+    """Return where images cover their squares: (N, 1, side, side) bool, of `Places.content`, (4, N)."""
+    places = torch.arange(side, device=content.device)
+    left, top, right, bottom = content[:, :, None]
+    columns, rows = (left <= places) & (places < right), (top <= places) & (places < bottom)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def copy_ahead(array: NDArray, device: torch.device) -> Tensor:

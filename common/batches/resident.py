@@ -86,8 +86,8 @@ def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layo
 
 def check_size(sample: Sample, width: int, height: int, transform: Transform) -> None:
     """Raise UserError for an image whose resampling coefficients a backend could not compute in 32-bit integers."""
-    long, short = max(width, height), min(width, height)
-    resized = max(transform.resize_size * long // short, transform.resize_size)
+    long = max(width, height)
+    resized = max(crops.resized_for_test((width, height), transform))
     # Bounds of the largest intermediate values: DIGIT times the sum of the weights, and the middle of the last pixel.
     weights = 2 * long**2 / transform.image_size + 2 * resized
     if max((DIGIT + 1) * weights, 2 * (long + 1) * resized) >= 2**31:
@@ -228,7 +228,8 @@ def frame_of(found: Sequence[tuple[int, int, int]], turns: bool, layout: Layout,
     height, width = min(_power_of_two(height), layout.height), min(_power_of_two(width), layout.width)
     if turns:
         height = width = segments_across(max(height, width)) * SEGMENT
-    return Frame(height, width, turns, transform.image_size, transform.scale, transform.mean, transform.std)
+    padded = transform.test_resize == "letterbox"
+    return Frame(height, width, turns, transform.image_size, transform.scale, transform.mean, transform.std, padded)
 
 
 def _power_of_two(number: int) -> int:

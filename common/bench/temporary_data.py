@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.data.folder import ImageData, Sample, read_folder
 from common.network import resnet, sources, weights
+from common.network.preprocessing_metadata import Preprocessing
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 
@@ -32,7 +33,7 @@ def random_weights(folder: Path, spec: ExperimentSpec) -> Path:
     """Write random weights of a source network for `spec`: as fast as any others, and they need no download."""
     architecture = resnet.architecture(spec.backend, spec.model)
     classes = tuple(f"class {index}" for index in range(resnet.SOURCE_CLASSES))
-    own = sources.CAFFE if architecture == "resnet50_keras" else weights.Preprocessing()
+    own = sources.CAFFE if architecture == "resnet50_keras" else Preprocessing()
     header = weights.Header(architecture, classes, own, "random numbers")
     path = folder / f"{architecture}.safetensors"
     arrays = resnet.initial_network(architecture, len(classes), spec.seed)

@@ -233,7 +233,7 @@ class Backend(Protocol):
         of the axis, the coefficient of input pixel x in output pixel i, 0 <= i < `frame.side`, is
 
             weight[i, x] = max(0, reach - |(2 x + 1) unit - (start + i step)|)  if x < length, else 0
-            total[i] = sum_x weight[i, x]
+            total[i] = max(1, sum_x weight[i, x])
             coefficient[i, x] = floor(DIGIT**2 weight[i, x] / total[i] + 1/2) / DIGIT**2
 
         that is, the normalised weight rounded to a multiple of DIGIT**-2 = 2**-22, half upwards. It is computed in
@@ -251,6 +251,8 @@ class Backend(Protocol):
         result is Pillow's (BILINEAR, Resample.c) to the last bit. At the end, for channel c,
 
             image[c] = (output[c] * frame.scale - frame.mean[c]) / frame.std[c]
+
+        and, where the frame is padded, 0 outside `places.content`.
 
         Args:
             store: The pixels, as `to_device` returned them.

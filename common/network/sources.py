@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import shlex
 from pathlib import Path
+from typing import Any
 
 from common.network import imagenet, resnet
-from common.network.weights import Arrays, Checkpoint, Preprocessing, check, expected_shapes, read, read_header
+from common.network.preprocessing_metadata import Preprocessing
+from common.network.weights import Arrays, Checkpoint, check, expected_shapes, read, read_header
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.system.files import user_path
@@ -96,6 +98,22 @@ def preprocessing_of(spec: ExperimentSpec) -> Preprocessing:
     if resnet.architecture(spec.backend, spec.model) == "resnet50_keras":
         return CAFFE
     return Preprocessing()
+
+
+def stated_preprocessing(spec: ExperimentSpec) -> dict[str, Any]:
+    """Return what the file of an experiment's source weights itself says of preprocessing.
+
+    A UserError of `locate` or `read_header` passes through.
+
+    Args:
+        spec: What the user chose.
+
+    Returns:
+        Fields of `Preprocessing` -> values; nothing where there is no file.
+    """
+    path = locate(spec)
+    header = read_header(path) if path else None
+    return {name: getattr(header.preprocessing, name) for name in sorted(header.stated)} if header else {}
 
 
 @functools.lru_cache(maxsize=1)

@@ -5,35 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.network import imagenet, resnet
+from common.network import imagenet, preprocessing_metadata, resnet
+from common.network.preprocessing_metadata import Preprocessing
 from common.system.errors import UserError
 from common.system.files import write_atomically
 
 Arrays = dict[str, NDArray[np.float32]]
 FLOAT_TYPES = ("F16", "BF16", "F32", "F64")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What an image must go through before a network with these weights sees it.
-
-    A pixel of channel c with value v (0 to 255) becomes (v * scale - mean[c]) / std[c].
-    """
-
-    image_size: int = 224
-    resize_size: int = 256
-    interpolation: Literal["bilinear"] = "bilinear"
-    channel_order: Literal["RGB", "BGR"] = "RGB"
-    scale: float = 1 / 255
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+# safetensors reads no longer header either, in bytes.
+_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +32,8 @@ class Header:
     """Names of the head's rows, in their order; empty for a backbone without a head."""
     preprocessing: Preprocessing
     source: str
+    stated: frozenset[str] = field(default=frozenset(), compare=False)
+    """Fields of `preprocessing` that the file names; the others have their defaults."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class Checkpoint:
 
 
 def check(arrays: Mapping[str, NDArray[Any]], expected: resnet.Shapes, where: object) -> None:
-    """Raise UserError naming the first tensor that is missing, unknown, of another shape, or not finite."""
+    """Raise UserError naming the first tensor that is missing, unknown, of another shape, or impossible."""
     for name, shape in expected.items():
         if name not in arrays:
             raise UserError(f"{where}: the tensor {name} is missing")
@@ -64,6 +53,8 @@ def check(arrays: Mapping[str, NDArray[Any]], expected: resnet.Shapes, where: ob
             raise UserError(f"{where}: the tensor {name} has shape {arrays[name].shape}, expected {shape}")
         if not np.isfinite(arrays[name]).all():
             raise UserError(f"{where}: the tensor {name} holds values that are not finite")
+        if name.endswith("running_var") and (arrays[name] < 0).any():
+            raise UserError(f"{where}: the tensor {name} holds variances below 0")
     for name in arrays:
         if name not in expected:
             raise UserError(f"{where}: the tensor {name} belongs to no parameter of this network")
@@ -73,11 +64,6 @@ def expected_shapes(architecture: str, classes: int) -> resnet.Shapes:
     """Return the shapes that a checkpoint of an architecture has; with 0 classes, those of a backbone without head."""
     shapes = resnet.shapes(architecture, classes)
     return shapes if classes else {name: shape for name, shape in shapes.items() if name not in resnet.HEAD}
-
-
-def preprocessing_in(metadata: Mapping[str, str]) -> Preprocessing:
-    """Return the preprocessing that a file's metadata names, by default torchvision's; ValueError for a wrong value."""
-    return Preprocessing(**{f: _parse(f, metadata[f]) for f in Preprocessing.__dataclass_fields__ if f in metadata})
 
 
 def read_header(path: Path) -> Header:
@@ -96,11 +82,8 @@ def read_header(path: Path) -> Header:
         UserError: It is no safetensors file, one that was cut off, or one whose metadata is wrong.
     """
     metadata, shape = _read_table(path)
-    try:
-        names = tuple(json.loads(metadata["class_names"])) if "class_names" in metadata else None
-        preprocessing = preprocessing_in(metadata)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: the metadata cannot be read: {error}") from error
+    names = _class_names(metadata["class_names"], path) if "class_names" in metadata else None
+    preprocessing, stated = preprocessing_metadata.read(metadata, path)
     if shape is None:
         names = ()
     elif names is None:
@@ -113,7 +96,8 @@ def read_header(path: Path) -> Header:
         names = imagenet.class_names()
     if shape is not None and len(names) != shape[0]:
         raise UserError(f"{path}: the metadata names {len(names)} classes, but fc.weight has {shape[0]} rows")
-    return Header(metadata.get("architecture", ""), names, preprocessing, metadata.get("source", str(path.name)))
+    architecture, source = metadata.get("architecture", ""), metadata.get("source", str(path.name))
+    return Header(architecture, names, preprocessing, source, stated)
 
 
 def read(path: Path) -> Checkpoint:
@@ -160,7 +144,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         "num_classes": str(len(header.class_names)),
         "names": "torchvision",
         "source": header.source,
-        **{k: v if isinstance(v, str) else json.dumps(v) for k, v in asdict(header.preprocessing).items()},
+        **preprocessing_metadata.entries(header.preprocessing),
     }
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in checkpoint.arrays.items()}
     # safetensors stores UTF-8; names of files need not be.
@@ -193,20 +177,15 @@ def to_channels_first(array: NDArray[Any]) -> NDArray[Any]:
     return array.T
 
 
-def _parse(field: str, text: str) -> Any:
-    if field in ("interpolation", "channel_order"):
-        allowed = {"interpolation": ("bilinear",), "channel_order": ("RGB", "BGR")}[field]
-        if text not in allowed:
-            raise ValueError(f"{field} = {text!r}, expected one of {', '.join(allowed)}")
-        return text
-    value = json.loads(text)
-    if field in ("mean", "std"):
-        if not (isinstance(value, list) and len(value) == 3 and all(isinstance(v, int | float) for v in value)):
-            raise ValueError(f"{field} = {text}, expected three numbers")
-        return tuple(float(v) for v in value)
-    if not isinstance(value, int | float) or value <= 0:
-        raise ValueError(f"{field} = {text}, expected a number above zero")
-    return float(value) if field == "scale" else int(value)
+def _class_names(text: str, path: Path) -> tuple[str, ...]:
+    """Return the class names of the metadata; raise UserError for anything but a list of texts."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f'{path}: the metadata entry class_names: expected a list of texts, such as ["cat", "dog"]')
+    return tuple(names)
 
 
 def _read_table(path: Path) -> tuple[dict[str, str], list[int] | None]:
@@ -223,6 +202,7 @@ def _read_table(path: Path) -> tuple[dict[str, str], list[int] | None]:
     except SafetensorError as error:
         if "not fully covered" in str(error):
             raise UserError(f"{path}: the file was cut off: the tensors lie beyond its end") from error
+        _check_metadata(path)
         raise UserError(f"{path}: not a safetensors file, or one that was cut off or damaged") from error
     if shape == []:
         raise UserError(f"{path}: the tensor fc.weight has no shape, expected (classes, features)")

@@ -33,7 +33,7 @@ def test_image(image: Image.Image, transform: Transform) -> Images:
 
 
 def crop_for_test(image: Image.Image, transform: Transform) -> Image.Image:
-    """Resize an image and return the square at its centre, `transform.image_size` pixels a side."""
+    """Resize an image and return the square at its centre, or with letterbox the whole, a side of which is shorter."""
     return cut_out(image, test_cut(image.size, transform), transform)
 
 
@@ -54,7 +54,7 @@ class Cut:
     resized: tuple[int, int]
     """Width and height after the resize."""
     corner: tuple[int, int] = (0, 0)
-    """Left and top of the square in the resized part."""
+    """Left and top of the square in the resized part; below 0 where the square reaches beyond it (letterbox)."""
     mirrored: bool = False
     """Whether left and right change places."""
 
@@ -89,11 +89,21 @@ def test_cut(size: tuple[int, int], transform: Transform) -> Cut:
     """Return the cut of a test image of `size`, its width and height: the square at the centre of the resized image."""
     width, height = resized_for_test(size, transform)
     side = transform.image_size
+    if transform.test_resize == "letterbox":
+        return Cut((0, 0, *size), (width, height), (-((side - width) // 2), -((side - height) // 2)))
     return Cut((0, 0, *size), (width, height), (round((width - side) / 2), round((height - side) / 2)))
 
 
 def resized_for_test(size: tuple[int, int], transform: Transform) -> tuple[int, int]:
-    """Return the width and height to which an image of `size`, its width and height, is resized before the crop."""
+    """Return the width and height to which an image of `size`, its width and height, is resized before the crop.
+
+    >>> letterbox = Transform(64, 64, "none", "letterbox", False, "RGB", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    >>> resized_for_test((200, 100), letterbox)
+    (64, 32)
+    """
+    if transform.test_resize == "letterbox":
+        width, height = (max(transform.image_size * side // max(size), 1) for side in size)
+        return width, height
     if transform.test_resize == "squash":
         return transform.resize_size, transform.resize_size
     # torchvision truncates the long side, too.
@@ -102,10 +112,10 @@ def resized_for_test(size: tuple[int, int], transform: Transform) -> tuple[int, 
 
 
 def cut_out(image: Image.Image, cut: Cut, transform: Transform) -> Image.Image:
-    """Return the square of an image that `cut` describes, resized by Pillow with its bilinear filter."""
+    """Return what an image has of the square that `cut` describes, resized by Pillow with its bilinear filter."""
     side, (left, top) = transform.image_size, cut.corner
     image = image.resize(cut.resized, Image.Resampling.BILINEAR, box=cut.box)
-    if cut.resized != (side, side):
+    if transform.test_resize != "letterbox" and cut.resized != (side, side):
         image = image.crop((left, top, left + side, top + side))
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if cut.mirrored else image
 

@@ -37,6 +37,8 @@ class Places(NamedTuple):
     """
     second: NDArray[np.int64]
     """(5, N): the same of the other axis."""
+    content: NDArray[np.int64]
+    """(4, N): left, top, right and bottom of the part of the square that the image covers."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Frame:
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    padded: bool
+    """Whether the squares may reach beyond the images: 0 stands there in the end."""
 
 
 def places_of(found: Sequence[tuple[int, int, int]], cuts: Sequence[Cut], side: int) -> Places:
@@ -66,7 +70,8 @@ def places_of(found: Sequence[tuple[int, int, int]], cuts: Sequence[Cut], side: 
         step = 2 * extent
         reach = 2 * max(extent, resized)
 
-    A mirrored image has the horizontal `start` of its last output pixel, and `step` is negative.
+    A mirrored image has the horizontal `start` of its last output pixel, and `step` is negative. Where the square is
+    wider than the resized image, the image changes left and right inside the place that it has.
 
     Args:
         found: First segment, width and height in pixels of each image.
@@ -87,14 +92,17 @@ def places_of(found: Sequence[tuple[int, int, int]], cuts: Sequence[Cut], side: 
         extent, unit = boxes[axis + 2] - boxes[axis], resized[axis]
         start, step = 2 * unit * boxes[axis] + (2 * corners[axis] + 1) * extent, 2 * extent
         if axis == 0:
-            start, step = np.where(mirrored, start + (side - 1) * step, start), np.where(mirrored, -step, step)
+            last = np.where(unit < side, unit - 1 - 2 * corners[axis], side - 1)
+            start, step = np.where(mirrored, start + last * step, start), np.where(mirrored, -step, step)
         # Half the base of Pillow's triangle filter is a step, or a pixel where the image is enlarged.
         axes.append(np.stack([unit, start, step, 2 * np.maximum(extent, unit), length]))
     # Pillow (13.0) resizes columns first where this rule says that it is less work; the rounding between the two passes
     # makes the pixels depend on their order.
     turned = sizes[1] - resized[1] > 2 * np.maximum(sizes[0] - resized[0], 0)
     across, down = np.where(turned, axes[::-1], axes)
-    return Places(np.stack([first, segments_across(sizes[0])]), turned, across, down)
+    corner = np.maximum(-corners, 0)
+    content = np.concatenate([corner, np.minimum(corner + resized, side)])
+    return Places(np.stack([first, segments_across(sizes[0])]), turned, across, down, content)
 
 
 def segments_across(width: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.report import statistics
 from common.report.data import Run
-from common.runs.record import RunRecord
+from common.runs.record import RunRecord, choices
 from common.spec.experiment import Strategy
 from common.spec.names import BACKENDS
 
@@ -24,9 +24,6 @@ NOT_SETTINGS = {
     "backend", "strategy", "seed", "data", "data_url", "data_sha1", "bad_images", "train_limit", "test_limit",
     "classes", "workers", "device",
 }  # fmt: skip
-
-# Fields that the spec may leave to the weights; the record has the values that were used.
-SIZES = {"image_size", "resize_size"}
 
 
 def describe(number: int, path: Path, record: RunRecord, group: int) -> Run:
@@ -131,10 +128,9 @@ def by_data(records: Mapping[Path, RunRecord]) -> list[list[Path]]:
 def settings(record: RunRecord) -> dict[str, Any]:
     """Return the settings of a run by field: its spec without backend, strategy, seed, data and machine.
 
-    Image sizes that the spec leaves to the weights are those that the run used.
+    What the spec leaves to the weights is what the run used.
     """
-    values = {name: value for name, value in record.spec.to_dict().items() if name not in NOT_SETTINGS}
-    return {**values, **{name: record.resolved.get(name, values[name]) for name in values if name in SIZES}}
+    return {name: value for name, value in choices(record).items() if name not in NOT_SETTINGS}
 
 
 def variants(records: Sequence[RunRecord]) -> list[str]:

@@ -21,6 +21,7 @@ from common.devices import precision, processes
 from common.method import auto, feature_reuse, phases, schedules
 from common.method.plan import Plan, make_plan
 from common.network import source_classes, sources
+from common.preprocessing import transforms
 from common.runs import description
 from common.runs.record import RunRecord
 from common.runs.results import RecordingWatch, finish, note_results, recorded, write_results
@@ -98,7 +99,8 @@ def run(
     if leads:
         check_output(spec, folder, request.overwrite)
     plan, data, choice = prepare(spec, request.given)
-    for note in ([choice.why] if choice else []) + feature_reuse.notes(plan.spec, plan.phases):
+    said = transforms.notes(plan.spec, plan.transform) + feature_reuse.notes(plan.spec, plan.phases)
+    for note in ([choice.why] if choice else []) + said:
         watch.on_note(note)
     asked = Experiment(load_backend(plan.spec.backend), plan, data, watch)
     experiment, model, run_record = begin(asked, choice, request.command)

@@ -17,6 +17,8 @@ from common.system.machine import now
 
 SCHEMA_VERSION = 1
 RECORD, PREDICTIONS, MODEL = "record.json", "predictions.npz", "model.safetensors"
+# Fields that the spec may leave to the weights; the record has the values that were used.
+LEFT_TO_WEIGHTS = ("image_size", "resize_size", "test_resize")
 
 Status = Literal["running", "complete", "interrupted", "diverged", "failed"]
 
@@ -133,7 +135,7 @@ def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     Returns:
         Field of the spec -> its value in each record, in the order of `records`.
     """
-    specs = [record.spec.to_dict() for record in records]
+    specs = [choices(record) for record in records]
     varied = {"backend", "strategy", "seed", "data_url", "data_sha1"}
     if all(spec["pipeline"] != "native" for spec in specs):
         varied |= {"workers", "image_cache"}
@@ -141,6 +143,12 @@ def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     return {
         name: [spec[name] for spec in specs] for name in fields if any(spec[name] != specs[0][name] for spec in specs)
     }
+
+
+def choices(record: RunRecord) -> dict[str, Any]:
+    """Return the fields of a record's spec; what the spec may leave to the weights is what the run used."""
+    values = record.spec.to_dict()
+    return {**values, **{name: record.resolved.get(name, values[name]) for name in LEFT_TO_WEIGHTS}}
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

@@ -87,6 +87,8 @@ class Resolved(TypedDict):
     scale: float
     mean: list[float]
     std: list[float]
+    antialias: NotRequired[bool]
+    """Whether the pipeline smooths an image that it makes smaller."""
     mean_learning_rate: float
     """The learning rate that does the same with the loss averaged over a full batch."""
     phases: list[PhaseRecord]

@@ -25,6 +25,7 @@ def check_contradictions(spec: ExperimentSpec) -> None:
     check_devices(spec)
     if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
         raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")
+    check_letterbox(spec)
     if spec.strategy == "warm-up" and spec.epochs and spec.warm_up_epochs >= spec.epochs:
         raise UserError(f"warm_up_epochs = {spec.warm_up_epochs}: expected fewer than epochs = {spec.epochs}")
     for name, wanted in (("early_stopping", spec.early_stopping is not None), ("keep", spec.keep == "best")):
@@ -49,6 +50,22 @@ def check_contradictions(spec: ExperimentSpec) -> None:
         raise UserError(
             f"weights = 'none' leaves the strategy {spec.strategy!r} nothing to start from; "
             "choose --strategy scratch or other --weights"
+        )
+
+
+def check_letterbox(spec: ExperimentSpec) -> None:
+    """Raise UserError where a field contradicts the resizing of whole images into the square."""
+    if spec.test_resize != "letterbox":
+        return
+    if spec.train_crop == "resize_random_crop":
+        raise UserError(
+            "train_crop = 'resize_random_crop': test_resize = letterbox resizes the whole image into the square and "
+            "leaves nothing to crop; choose --train-crop random_resized_crop or none, or --test-resize short_side"
+        )
+    if spec.resize_size not in (None, spec.image_size):
+        raise UserError(
+            f"resize_size = {spec.resize_size}: test_resize = letterbox resizes the long side to image_size; leave the "
+            "option away, or choose --test-resize short_side"
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from common.spec.contradictions import check_contradictions
-from common.spec.names import BackendName, ModelName
+from common.spec.names import BackendName, ModelName, ResizeWay
 from common.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ class ExperimentSpec:
     train_crop: Literal["random_resized_crop", "resize_random_crop", "none"] = "random_resized_crop"
     """Training crop: of random area and aspect ratio, of fixed size at a random place of the resized image, or none:
     training images are resized and cropped as the test's are."""
-    test_resize: Literal["short_side", "squash"] = "short_side"
-    """Resizing before the test's centre crop: the short side to `resize_size`, or both sides (the chapter's way,
-    which changes the aspect ratio)."""
+    test_resize: ResizeWay | None = None
+    """Resizing of a test image: the short side to `resize_size`, or both sides (squash: the chapter's way, which
+    changes the aspect ratio), before a crop at the centre; or the long side to `image_size` with borders of the mean
+    colour (letterbox), so that the whole image is seen. By default that of the weights, or else short_side."""
     flip: bool = True
     """Mirror half of the training images."""
     reuse_features: Literal["auto", "never"] = "auto"

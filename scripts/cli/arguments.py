@@ -35,18 +35,36 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
         UserError: The preset does not exist, or a value is not allowed.
         SystemExit: With code 2 for options that do not exist, and with 0 after --help and --help-all.
     """
-    preset = value_of(arguments, "--preset")
-    preset = IMPLICIT_PRESET if preset is None else preset
+    named = value_of(arguments, "--preset")
+    preset = IMPLICIT_PRESET if named is None else named
     if preset not in preset_names():
         raise UserError(f"--preset {preset}: the presets are {', '.join(preset_names())}")
     given = value_of(arguments, "--strategy")
-    defaults = kind(
-        spec=load_preset(preset, strategy or (given if given in get_args(Strategy) else None)), preset=preset
-    )
+    spec = load_preset(preset, strategy or (given if given in get_args(Strategy) else None))
+    if named is None:
+        spec = prepared_as_weights_say(spec, value_of(arguments, "--weights"))
+    defaults = kind(spec=spec, preset=preset)
     prog = f"python -m scripts.{command}"
     if wants_help(arguments):
         help_pages.show_page(defaults, prog, help_pages.HELP_ALL in arguments)
     return tyro.cli(kind, prog=prog, args=arguments, default=defaults)
+
+
+def prepared_as_weights_say(spec: ExperimentSpec, weights: str | None) -> ExperimentSpec:
+    """Leave the way images are resized to the weights, where these are a file of the user's.
+
+    Args:
+        spec: The spec of a preset that the user did not ask for.
+        weights: The value of --weights, None without it.
+
+    Returns:
+        The spec without its own sizes and way of resizing; unchanged for weights that have a name.
+    """
+    from common.network.sources import NAMED_SOURCES
+
+    if weights is None or weights in NAMED_SOURCES:
+        return spec
+    return spec.replace(image_size=None, resize_size=None, test_resize=None)
 
 
 def parse_strategies(kind: type[Options], command: str, arguments: list[str]) -> list[Options]:

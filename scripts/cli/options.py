@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.spec.experiment import ExperimentSpec
-from common.spec.names import BackendName
+from common.spec.names import BackendName, ResizeWay
 from common.spec.presets import load_preset
 
 IMPLICIT_PRESET = "demo"
@@ -250,6 +250,9 @@ class ConvertOptions:
     """Side of the images that the network was trained on, in pixels."""
     resize_size: int | None = None
     """Size that these were resized to before the crop; by default in proportion to the image size."""
+    resize: ResizeWay | None = None
+    """How they were resized: the short side (short_side), both sides (squash), or the whole image with a border
+    (letterbox)."""
     channel_order: Literal["RGB", "BGR"] | None = None
     """Order of the channels that the network expects."""
     scale: float | None = None

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from common.network.weights import Checkpoint
     from scripts.cli.options import ConvertOptions
 
-PREPROCESSING = ("image_size", "resize_size", "channel_order", "scale", "mean", "std")
+PREPROCESSING = ("image_size", "resize_size", "resize", "channel_order", "scale", "mean", "std")
 DEFAULT = "safetensors"
 
 

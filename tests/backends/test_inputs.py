@@ -34,7 +34,20 @@ def transform(**changes: Any) -> Transform:
         "flip": True, "channel_order": "RGB", "scale": 1 / 255, "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
     }  # fmt: skip
-    return Transform(**{**values, **changes})
+    made = {**values, **changes}
+    return Transform(**{**made, "resize_size": made["image_size"]} if made["test_resize"] == "letterbox" else made)
+
+
+@pytest.fixture
+def wholes(tmp_path) -> tuple[Sample, ...]:
+    """Pictures whose long side is 64 px, the size of the square: only their borders are made."""
+    generator = np.random.default_rng(4)
+    samples = []
+    for index, size in enumerate([(64, 40), (39, 64), (64, 64), (1, 64), (64, 63)]):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(generator.integers(0, 256, (*size, 3)).astype(np.uint8)).save(path)
+        samples.append(Sample(path, index % 2, path.name))
+    return tuple(samples)
 
 
 @pytest.fixture
@@ -82,6 +95,29 @@ def test_native_resizing_keeps_or_squashes_the_aspect(backend, spec, tmp_path, t
     white = channels_last(images, 64)[0, 32, :, 0] > 0.5
     # Squashed to 72 px the white quarter is 18 px, of which the crop leaves 14; kept in aspect (144 px) it is cut off.
     assert white.sum() == pytest.approx(14 if test_resize == "squash" else 0, abs=1)
+
+
+@pytest.mark.parametrize("colours", [{}, CAFFE_LIKE], ids=["RGB", "BGR"])
+def test_native_whole_images_equal_the_shared_ones(backend, spec, wholes, colours) -> None:
+    chosen = transform(test_resize="letterbox", train_crop="none", flip=False, **colours)
+    (expected,) = (images for images, _ in shared.test_batches(spec, chosen, wholes))
+    ((images, _),) = backend.native_test_batches(spec, chosen, wholes)
+    limit = 2e-6 * np.abs(expected).max()
+    np.testing.assert_allclose(channels_last(images, 64), expected, atol=limit)
+    ((trained, labels),) = backend.native_train_batches(spec, chosen, wholes, 1)
+    assert sorted(as_numpy(labels).tolist()) == [0, 0, 0, 1, 1]
+    shown, wanted = (sorted(batch.sum((1, 2, 3)).tolist()) for batch in (channels_last(trained, 64), expected))
+    np.testing.assert_allclose(shown, wanted, rtol=1e-4, atol=1e-2)
+
+
+def test_native_resizing_of_a_whole_image_keeps_the_aspect(backend, spec, tmp_path) -> None:
+    """A white picture four times as wide as high, and one that is a line."""
+    Image.new("RGB", (200, 50), "white").save(tmp_path / "wide.png")
+    Image.new("RGB", (1000, 2), "white").save(tmp_path / "line.png")
+    samples = [Sample(tmp_path / name, 0, name) for name in ("wide.png", "line.png")]
+    ((images, _),) = backend.native_test_batches(spec, transform(test_resize="letterbox"), samples)
+    for image, rows in zip(channels_last(images, 64), (range(24, 40), range(31, 32)), strict=True):
+        np.testing.assert_array_equal(np.flatnonzero((np.abs(image) > 1e-5).any((1, 2))), list(rows))
 
 
 @pytest.mark.parametrize("train_crop", ["random_resized_crop", "resize_random_crop"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common.network import lora, resnet, weights
+from common.network.preprocessing_metadata import Preprocessing
 from common.network.stages import stage_of
 from common.spec.experiment import ExperimentSpec, StageMultiples
 from common.spec.names import MODELS_BY_BACKEND
@@ -79,7 +80,7 @@ def test_a_merged_network_gives_the_adapted_logits(backend, lora_spec, batch, tm
         (name,) = (name for name in MODELS_BY_BACKEND[spec.backend] if name != "resnet18")
         architecture = resnet.architecture(spec.backend, name)
         path = tmp_path / "source.safetensors"
-        header = weights.Header(architecture, ("a", "b"), weights.Preprocessing(), "test")
+        header = weights.Header(architecture, ("a", "b"), Preprocessing(), "test")
         arrays = resnet.initial_network(architecture, 2, 5)
         weights.write(path, weights.Checkpoint(header, arrays))
         spec = spec.replace(model=name, weights=str(path))

@@ -7,6 +7,7 @@ import pytest
 
 from common.contract.backend import Backend, Models
 from common.network import imagenet, resnet, sources, weights
+from common.network.preprocessing_metadata import Preprocessing
 from common.spec.experiment import ExperimentSpec
 from common.spec.names import MODELS_BY_BACKEND
 from common.system.errors import UserError
@@ -115,7 +116,7 @@ def test_training_one_model_changes_no_other(backend, models, spec, batch) -> No
 
 def test_a_written_checkpoint_gives_the_same_logits(backend, models, spec, batch, tmp_path) -> None:
     path = tmp_path / "model.safetensors"
-    header = weights.Header("resnet18", ("hotdog", "not-hotdog"), weights.Preprocessing(), "test")
+    header = weights.Header("resnet18", ("hotdog", "not-hotdog"), Preprocessing(), "test")
     weights.write(path, weights.Checkpoint(header, backend.to_arrays(models.scratch)))
     again = backend.build_models(spec.replace(weights=str(path))).pretrained
     assert largest_difference(backend.logits(again, batch[0]), backend.logits(models.scratch, batch[0])) < 1e-6

@@ -32,6 +32,8 @@ def from_device(array: Any) -> np.ndarray:
         ("random_resized_crop", "short_side", {}),
         ("resize_random_crop", "squash", CAFFE_LIKE),
         ("none", "short_side", CAFFE_LIKE),
+        ("none", "letterbox", CAFFE_LIKE),
+        ("random_resized_crop", "letterbox", {}),
     ],
 )
 def test_batches_are_the_shared_pipelines(

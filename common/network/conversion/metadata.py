@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from common.network import imagenet, resnet, sources, weights
+from common.network import imagenet, preprocessing_metadata, resnet, sources, weights
 from common.network.conversion.convert import Conversion
 from common.network.conversion.stored import StoredTensors
-from common.network.weights import Header, Preprocessing
+from common.network.preprocessing_metadata import Preprocessing
+from common.network.weights import Header
 from common.system.errors import UserError
 
 
@@ -56,10 +56,7 @@ def _preprocessing(
     if other is not None:
         base, said = other.preprocessing, f"as {wishes.metadata_from} says"
     elif set(Preprocessing.__dataclass_fields__) & set(stored.metadata):
-        try:
-            base, said = weights.preprocessing_in(stored.metadata), "as the file says"
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: the metadata cannot be read: {error}") from error
+        base, said = preprocessing_metadata.read(stored.metadata, path)[0], "as the file says"
     elif conversion.architecture == "resnet50_keras":
         base, said = sources.CAFFE, "that of keras.applications, as the file does not say"
     else:
@@ -68,12 +65,6 @@ def _preprocessing(
     if "image_size" in given and "resize_size" not in given:
         given["resize_size"] = round(base.resize_size * given["image_size"] / base.image_size)
     result = dataclasses.replace(base, **given)
-    if result.resize_size < result.image_size:
-        raise UserError(f"--resize-size {result.resize_size}: expected at least the image size, {result.image_size}")
-    if not all(map(math.isfinite, (result.scale, *result.mean, *result.std))):
-        raise UserError("--scale, --mean and --std: expected finite numbers")
-    if min(result.image_size, result.scale, *result.std) <= 0:
-        raise UserError("--image-size, --scale and --std: expected numbers above zero")
     chosen = ", ".join(f"--{name.replace('_', '-')}" for name in wishes.fields)
     said += f", but for {chosen}" if chosen else ""
     return result, f"preprocessing: {_in_words(result)} ({said})"
@@ -82,7 +73,8 @@ def _preprocessing(
 def _in_words(preprocessing: Preprocessing) -> str:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return (
-        f"{preprocessing.image_size} px of {preprocessing.resize_size}, {preprocessing.channel_order}, scale "
+        f"{preprocessing.image_size} px of {preprocessing.resize_size} ({preprocessing.resize}), "
+        f"{preprocessing.channel_order}, scale "
         f"{preprocessing.scale:.4g}, mean {mean}, std {std}"
     )
 

@@ -57,6 +57,14 @@ def test_every_crop_is_pillows(spec, odd_sizes, train_crop, test_resize, colours
     assert_same(spec, replace(PLAIN, train_crop=train_crop, test_resize=test_resize, **colours), odd_sizes)
 
 
+@pytest.mark.parametrize("colours", [{}, CAFFE_LIKE], ids=["RGB", "BGR"])
+@pytest.mark.parametrize("train_crop", ["random_resized_crop", "none"])
+def test_whole_images_have_the_same_borders(spec, odd_sizes, train_crop, colours) -> None:
+    letterbox = replace(PLAIN, test_resize="letterbox", resize_size=64, train_crop=train_crop, **colours)
+    assert_same(spec, letterbox, odd_sizes)
+    assert_same(spec, replace(letterbox, image_size=37, resize_size=37), odd_sizes)
+
+
 @pytest.mark.parametrize(("side", "resized"), [(48, 48), (37, 41), (112, 128)])
 def test_other_sizes(spec, odd_sizes, side, resized) -> None:
     for train_crop in ("random_resized_crop", "resize_random_crop"):

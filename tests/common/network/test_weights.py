@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from common.network import imagenet, resnet, sources, weights
+from common.network.preprocessing_metadata import Preprocessing
 from common.spec.experiment import ExperimentSpec
 from common.system import files
 from common.system.errors import UserError
@@ -26,7 +27,7 @@ def arrays() -> weights.Arrays:
 
 @pytest.fixture
 def header() -> weights.Header:
-    return weights.Header("resnet18", ("a", "b", "c"), weights.Preprocessing(96, 110), "a test")
+    return weights.Header("resnet18", ("a", "b", "c"), Preprocessing(96, 110), "a test")
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,7 +46,7 @@ def test_round_trip(tmp_path: Path, arrays: weights.Arrays, header: weights.Head
 def test_distilled_weights_bring_their_preprocessing() -> None:
     checkpoint = sources.read_for(ExperimentSpec())
     assert checkpoint is not None
-    assert checkpoint.header.preprocessing == weights.Preprocessing(128, 146)
+    assert checkpoint.header.preprocessing == Preprocessing(128, 146)
     assert len(checkpoint.header.class_names) == 1000
     assert {array.dtype for array in checkpoint.arrays.values()} == {np.dtype(np.float32)}
 
@@ -87,7 +88,7 @@ def test_torchs_batch_counters_are_ignored(tmp_path: Path, arrays: weights.Array
     checkpoint = sources.read_for(spec_for(path))
     assert checkpoint is not None
     assert "bn1.num_batches_tracked" not in checkpoint.arrays
-    assert checkpoint.header.preprocessing == weights.Preprocessing()
+    assert checkpoint.header.preprocessing == Preprocessing()
     assert checkpoint.header.class_names[934] == "hotdog"
 
 

@@ -271,3 +271,13 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, content, message) -> None
 def test_a_missing_record_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="no such record"):
         record.read_record(tmp_path / "nowhere.json")
+
+
+def test_what_is_left_to_the_weights_is_no_difference_to_the_same_by_name(spec) -> None:
+    """Also with records from before a default was the weights' own."""
+    used = {"image_size": 64, "resize_size": 73, "test_resize": "short_side"}
+    left = record.RunRecord(spec, resolved=used)
+    named = record.RunRecord(spec.replace(test_resize="short_side", resize_size=73), resolved=used)
+    assert record.differences([left, named]) == {}
+    other = record.RunRecord(spec, resolved={**used, "test_resize": "squash"})
+    assert record.differences([left, other]) == {"test_resize": ["short_side", "squash"]}

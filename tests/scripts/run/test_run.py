@@ -76,6 +76,24 @@ def test_whether_features_are_reused_is_said_and_recorded(monkeypatch, capsys, p
         assert record["resolved"]["phases"][0]["reused_features"] == (said == "computed once")
 
 
+def test_a_file_of_weights_says_how_images_are_resized_unless_a_preset_does(monkeypatch, capsys, pictures) -> None:
+    """The preset that counts when none is named has a size, which nobody asked for."""
+    data = ["--data", str(pictures.root), "--batch-size", "8", "--workers", "0", "--epochs", "1"]
+    squashed = [*data, "--image-size", "64", "--test-resize", "squash", "--strategy", "fine-tune"]
+    assert call(monkeypatch, scripts.run, *squashed, "--output", "out") == 0
+    assert "image_size 64 instead of 128, resize squash instead of short_side" in capsys.readouterr().out
+    used = [*data, "--weights", "out/model.safetensors", "--strategy", "zero-shot"]
+    found = {}
+    for name, asked in {"alone": [], "preset": ["--preset", "demo"], "asked": ["--test-resize", "letterbox"]}.items():
+        assert call(monkeypatch, scripts.run, *used, *asked, "--output", name) == 0
+        resolved = json.loads(Path(f"{name}/record.json").read_text())["resolved"]
+        found[name] = resolved["image_size"], resolved["resize_size"], resolved["test_resize"]
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.count("Not as the weights' metadata say") == (name != "alone")
+        assert ("resize letterbox instead of squash" in said) == (name == "asked")
+    assert found == {"alone": (64, 73, "squash"), "preset": (96, 110, "squash"), "asked": (64, 64, "letterbox")}
+
+
 def test_default_folders_are_new_each_time(monkeypatch, pictures) -> None:
     for _ in range(2):
         assert call(monkeypatch, scripts.run, *small(pictures), "--strategy", "scratch") == 0
@@ -283,7 +301,9 @@ UNHAPPY = [
     ["--stage-multiples.layer1", "nan"], ["--stage-multiples.layer5", "1"], ["--image-size", "0"],
     ["--image-size", "31"], ["--image-size", "100000"], ["--image-size", "big"],
     ["--image-size", "128", "--resize-size", "64"], ["--resize-size", "1"], ["--train-crop", "centre"],
-    ["--test-resize", "fit"], ["--flip", "maybe"], ["--optimizer", "lamb"], ["--loss-reduction", "max"],
+    ["--test-resize", "fit"], ["--test-resize", "letterbox", "--resize-size", "200"],
+    ["--test-resize", "letterbox", "--train-crop", "resize_random_crop"], ["--weights", "nan.safetensors"],
+    ["--flip", "maybe"], ["--optimizer", "lamb"], ["--loss-reduction", "max"],
     ["--batch-norm", "off"], ["--head-init", "ones"], ["--initial-values", "mine"], ["--seed", "-1"],
     ["--seed", "4294967296"], ["--seed", "x"], ["--precision", "int8"], ["--device", "tpu"], ["--workers", "-1"],
     ["--workers", "1000000"], ["--train-limit", "0"], ["--train-limit", "1"], ["--train-limit", "x"],
@@ -304,6 +324,8 @@ def spoil(root: Path) -> None:
     (root / "zeros.safetensors").write_bytes(bytes(1000))
     (root / "page.safetensors").write_text("<html>404</html>")
     (root / "cut.safetensors").write_bytes(DISTILLED.read_bytes()[:50_000])
+    content = DISTILLED.read_bytes()
+    (root / "nan.safetensors").write_bytes(content.replace(b"[0.485, 0.456, 0.406]", b"[NaN,   0.456, 0.406]", 1))
     (root / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
     (root / "link").symlink_to("nowhere")
     for folder in (
