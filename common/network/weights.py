@@ -21,6 +21,8 @@ Arrays = dict[str, NDArray[np.float32]]
 FLOAT_TYPES = ("F16", "BF16", "F32", "F64")
 # safetensors reads no longer header either, in bytes.
 _LONGEST_HEADER = 100_000_000
+# safetensors reads no longer header either, in bytes.
+_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,19 @@ def _read_table(path: Path) -> tuple[dict[str, str], list[int] | None]:
     if shape == []:
         raise UserError(f"{path}: the tensor fc.weight has no shape, expected (classes, features)")
     return metadata, shape
+
+
+def _check_metadata(path: Path) -> None:
+    """Raise UserError for a file with an entry that is no text, which safetensors refuses without naming it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            metadata = json.loads(file.read(min(length, _LONGEST_HEADER))).get("__metadata__", {})
+            wrong = next((name for name, value in metadata.items() if not isinstance(value, str)), None)
+        except (ValueError, AttributeError, RecursionError):
+            return
+    if wrong is not None:
+        raise UserError(f"{path}: the metadata entry {wrong} is {metadata[wrong]!r:.60}: expected text")
 
 
 def as_float32(data: bytes, dtype: str) -> NDArray[np.float32]:

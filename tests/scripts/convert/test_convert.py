@@ -100,7 +100,7 @@ def test_what_is_there_already_stays(monkeypatch, capsys, foreign: Path) -> None
         (["model.safetensors", "--class-names", "names.txt"], "1 names for a head of 3 classes"),
         (["model.safetensors", "--class-names", "nowhere.txt"], "nowhere.txt: cannot be read"),
         (["model.safetensors", "--metadata-from", "names.txt"], "names.txt: not a safetensors file"),
-        (["model.safetensors", "--image-size", "-3"], "above zero"),
+        (["model.safetensors", "--image-size", "-3"], "image_size = -3: expected a whole number"),
         (["nowhere.pth"], "No such file"),
         (["folder.safetensors"], "is a folder"),
         (["names.txt"], "no weights file"),

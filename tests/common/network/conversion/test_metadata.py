@@ -61,10 +61,10 @@ def test_what_the_user_says_counts_before_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_size": 128, "resize_size": 100}, "--resize-size 100"),
-        ({"image_size": 0, "resize_size": 0}, "above zero"),
-        ({"std": (1.0, 0.0, 1.0)}, "above zero"),
-        ({"mean": (float("nan"), 0.0, 0.0)}, "finite"),
+        ({"image_size": 128, "resize_size": 100}, "resize_size = 100: expected at least"),
+        ({"image_size": 0, "resize_size": 0}, "image_size = 0: expected"),
+        ({"std": (1.0, 0.0, 1.0)}, "std = .*expected three numbers"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "mean = .*expected three numbers"),
     ],
 )
 def test_wrong_preprocessing_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -73,7 +73,7 @@ def test_wrong_preprocessing_is_refused(fields: dict[str, Any], message: str) ->
 
 
 def test_wrong_metadata_is_refused() -> None:
-    with pytest.raises(UserError, match="a.pth: the metadata cannot be read"):
+    with pytest.raises(UserError, match="a.pth: the metadata entry image_size is 'huge'"):
         header(2, metadata={"image_size": "huge"})
 
 
