@@ -20,12 +20,11 @@ class Line:
 
 def lines(audit: Audit) -> list[Line]:
     """Return a line for every kind of finding, also for those that were not found."""
-    splits = _listed([split for split in audit.splits if split])
     kinds = Counter(found.kind for found in audit.unreadable).most_common()
     size = audit.limits
     return [
         Line(
-            "leaks", len(audit.leaks), f"in more than one of {splits}" if splits else "in more than one split",
+            "leaks", len(audit.leaks), _between(audit.splits),
             "A test picture that was trained on tests nothing: keep each in one split.",
         ),
         Line(
@@ -72,6 +71,10 @@ def about(audit: Audit) -> str:
     """Return what was looked at, such as `5 classes, 640 train and 160 test pictures`."""
     counts = [f"{sum(audit.counts(split)):,} {split}".strip() for split in audit.splits]
     return f"{len(audit.data.classes)} classes, {_listed(counts)} pictures"
+
+
+def _between(splits: list[str]) -> str:
+    return f"in more than one of {_listed(splits)}" if len(splits) > 2 else f"both in {_listed(splits)}"
 
 
 def _labels(audit: Audit) -> str:
