@@ -39,7 +39,7 @@ def lines(audit: Audit) -> list[Line]:
         ),
         Line(
             "labels", len(audit.suspects), _labels(audit),
-            "Look at each, the first ones before the others: a network that never saw the picture answers otherwise.",
+            "Look at each, the first ones before the others: a head that never saw the picture answers otherwise.",
         ),
         Line(
             "repeats", len(audit.repeats), "more than once in one split",

@@ -8,7 +8,7 @@ from common.data.folder import Skipped
 from common.data.images import IMAGE_SUFFIXES
 
 CLASSLESS = "lies beside the class folders, so it has no class"
-EMPTY = "empty file"
+EMPTY = "an empty file"
 ZEROS = "nothing but zeros, as a broken copy leaves"
 OTHER_NAME = "no picture by its name"
 # How files begin that people keep among their pictures: what such a file is, where the mark is, and the mark.

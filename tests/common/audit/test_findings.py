@@ -53,7 +53,7 @@ def test_each_fault_is_found_where_it_belongs(root: Path) -> None:
     assert names(audit, audit.leaks) == [["train/cat/0.png", "test/cat/leak.png"]]
     assert names(audit, audit.contradictions) == [["train/cat/1.png", "train/dog/other.png"]]
     assert names(audit, audit.repeats) == [["train/dog/2.png", "train/dog/larger.png", "train/dog/repeat.png"]]
-    assert [(found.name, found.kind) for found in audit.unreadable] == [("train/cat/broken.jpg", "empty file")]
+    assert [(found.name, found.kind) for found in audit.unreadable] == [("train/cat/broken.jpg", "an empty file")]
     tiny = [audit.pictures[index].name for index in audit.tiny]
     assert tiny == ["train/cat/tiny.png", "train/dog/repeat.png"]
     assert [audit.pictures[index].name for index in audit.extreme] == ["train/cat/long.png"]
@@ -83,7 +83,7 @@ def test_lines_come_with_the_most_important_first(root: Path) -> None:
         ("leaks", 1), ("contradictions", 1), ("unreadable", 1), ("repeats", 1), ("balance", 2), ("tiny", 2),
         ("extreme", 1),
     ]  # fmt: skip
-    assert "empty file (1)" in next(line.what for line in lines if line.key == "unreadable")
+    assert "an empty file (1)" in next(line.what for line in lines if line.key == "unreadable")
 
 
 def test_what_is_kept(root: Path) -> None:

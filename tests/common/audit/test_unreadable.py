@@ -20,7 +20,7 @@ def jpeg() -> bytes:
 
 
 FILES = [
-    ("a.jpg", b"", "empty file"),
+    ("a.jpg", b"", "an empty file"),
     ("a.jpg", bytes(1000), "nothing but zeros, as a broken copy leaves"),
     ("a.jpg", b"\n <!DOCTYPE html><html>404", "a web page"),
     ("a.jpg", b"%PDF-1.7 ...", "a PDF"),
