@@ -70,7 +70,8 @@ def _equal(candidates: Iterable[int], digests: Sequence[str], kind: Kind) -> tup
 
 def _near(pictures: Sequence[Picture], candidates: Sequence[int], largest_distance: int) -> list[Pair]:
     """Pair the candidates whose hashes nearly agree: one's whole or mirrored picture with the other's whole or part."""
-    if len(candidates) < 2:
+    candidates = [index for index in candidates if len(pictures[index].hashes)]
+    if not candidates:
         return []
     # As -1 and 1 the product of two hashes is HASH_BITS less twice their distance.
     signs = np.stack([pictures[index].hashes for index in candidates]).astype(np.float32) * 2 - 1

@@ -19,6 +19,8 @@ from common.data.images import UnreadableImage, open_rgb
 # phash of 16 x 16 told planted duplicates from other pictures best of imagehash's hashes; see docs/data-check.md.
 HASH_SIDE = 16
 HASH_BITS = HASH_SIDE**2
+# A picture with less between its darkest and its lightest value shows nothing that a hash could tell.
+MIN_CONTRAST = 8
 # The picture is first squashed to a square of this side, so that a large one is resized only once.
 GREY_SIDE = 256
 # Sides of the parts, as a share of the picture's, at which a cropped copy is looked for.
@@ -42,7 +44,8 @@ class Picture:
     pixel_digest: str
     """Equal for files that decode to the same pixels."""
     hashes: Hashes = field(compare=False, repr=False)
-    """Perceptual hashes (2 + parts, HASH_BITS): of the picture, of its mirror image, and of its parts."""
+    """Perceptual hashes (2 + parts, HASH_BITS): of the picture, of its mirror image, and of its parts; none (0,
+    HASH_BITS) of a blank picture."""
 
     @property
     def name(self) -> str:
@@ -64,8 +67,10 @@ def measure(
         The pictures, in the order train, validation, test; and those that could not be read although they could when
         the data was listed.
     """
+    # A split that the project has made says nothing about the data.
+    own = getattr(data, "held_back", None) is None
     listed = [
-        (sample, split)
+        (sample, split if own else "")
         for split, samples in (("train", data.train), ("validation", data.validation), ("test", data.test))
         for sample in samples
     ]
@@ -110,9 +115,12 @@ def hashes(image: Image.Image) -> Hashes:
 
     Returns:
         Bits (2 + parts, HASH_BITS): of the whole picture, of its mirror image, and of five parts (the centre and the
-        four corners) of each size of PARTS.
+        four corners) of each size of PARTS. A blank picture has none: (0, HASH_BITS).
     """
     grey = image.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    darkest, lightest = grey.getextrema()
+    if lightest - darkest < MIN_CONTRAST:  # type: ignore[operator]
+        return np.empty((0, HASH_BITS), bool)
     whole = (0.0, 0.0, 1.0, 1.0)
     views = [_view(grey, whole), _view(ImageOps.mirror(grey), whole), *(_view(grey, box) for box in _parts())]
     return np.stack([imagehash.phash(view, hash_size=HASH_SIDE).hash.ravel() for view in views])

@@ -42,7 +42,7 @@ def lines(audit: Audit) -> list[Line]:
             "Look at each, the first ones before the others: a head that never saw the picture answers otherwise.",
         ),
         Line(
-            "repeats", len(audit.repeats), "more than once in one split",
+            "repeats", len(audit.repeats), "more than once in one split" if audit.splits[1:] else "more than once",
             "A picture that is there twice counts twice.",
         ),
         Line("balance", len(audit.balance), "about the balance of classes", " ".join(audit.balance)),
@@ -74,6 +74,8 @@ def about(audit: Audit) -> str:
 
 
 def _between(splits: list[str]) -> str:
+    if len(splits) < 2:
+        return "in more than one split"
     return f"in more than one of {_listed(splits)}" if len(splits) > 2 else f"both in {_listed(splits)}"
 
 

@@ -101,3 +101,18 @@ def test_a_picture_that_vanishes_is_told(tmp_path: Path) -> None:
     pictures, vanished = measure(data, workers=2, on_progress=told.append)
     assert (len(pictures), [found.name for found in vanished]) == (17, ["train/cat/3.png"])
     assert told == list(range(1, 19))
+
+
+def test_blank_pictures_are_the_same_only_if_their_pixels_are(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "data")
+    for name, colour in (("a", "white"), ("b", "white"), ("c", "black"), ("d", "grey")):
+        Image.new("RGB", (90, 70), colour).save(
+            root / "train" / "cat" / f"{name}.png", compress_level=len(name + colour)
+        )
+    assert [(one, other) for one, other, _ in pairs_of(root)] == [("train/cat/a.png", "train/cat/b.png")]
+
+
+def test_one_picture_and_none_have_no_pairs(tmp_path: Path) -> None:
+    pictures, _ = measure(read_folder(write_scenes(tmp_path / "data"), progress=False), workers=1)
+    assert find_pairs(pictures[:1]) == []
+    assert find_pairs([]) == []

@@ -61,6 +61,19 @@ def test_each_fault_is_found_where_it_belongs(root: Path) -> None:
     assert audit.counts("train") == [8, 9]
 
 
+def test_without_a_split_of_its_own_the_data_is_one(root: Path, tmp_path: Path) -> None:
+    """The project's own split is made anew in each run, so that nothing lies between its parts."""
+    data = read_folder(root, bad_images="skip", progress=False)
+    object.__setattr__(data, "held_back", "a split that the project has made")
+    audit = look(data, *measure(data, workers=1), USUAL)
+    assert (audit.splits, audit.leaks) == ([""], [])
+    assert ["train/cat/0.png", "test/cat/leak.png"] in names(audit, audit.repeats)
+    assert summary.about(audit) == "2 classes, 24 pictures"
+    clean.write(audit, clean.choose(audit), tmp_path / "clean.csv")
+    assert "data/train/dog/2.png,dog," in (tmp_path / "clean.csv").read_text().splitlines()
+    assert "pictures</th>" in page.html(audit, FACTS)
+
+
 def test_the_limits_decide_what_is_odd(root: Path) -> None:
     audit = audit_of(root, Limits(min_side=40, max_ratio=5))
     assert (audit.tiny, audit.extreme) == ((), ())
