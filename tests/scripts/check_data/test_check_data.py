@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from common.audit import features
 from common.contract.watch import Silent
 from common.data.folder import read_folder
 from common.system.errors import UserError
-from scripts.check_data import plant, score, steps
+from scripts.check_data import plant, planted, score, scores, steps
 from scripts.cli import command
 from scripts.environments.definitions import ready_python
 from tests.common.audit.photographs import scene, write_scenes
@@ -188,13 +189,13 @@ def test_what_is_planted_is_found_and_counted(monkeypatch, capsys) -> None:
     assert call(monkeypatch, plant, "many", "planted", "--copies", "2", "--wrong", "0.1") == 0
     truth = json.loads(Path("planted/planted.json").read_text())
     assert len(truth["wrong"]) == 4
-    assert [entry["kind"] for entry in truth["copies"]] == [*plant.KINDS, *plant.KINDS]
+    assert [entry["kind"] for entry in truth["copies"]] == [*planted.KINDS, *planted.KINDS]
     assert call(monkeypatch, scripts.check_data, "planted", "--no-labels", "--output", "out") == 0
     check = json.loads(Path("out/check.json").read_text())
-    counted = score.scores(truth, check)
-    assert counted["duplicates, all"] == score.Score(10, 10, 10)
-    assert counted["duplicates between train and test"] == score.Score(5, 5, 5)
-    assert counted["wrong labels"] == score.Score(4, 0, 0)
+    counted = scores.scores(truth, check)
+    assert counted["duplicates, all"] == scores.Score(10, 10, 10)
+    assert counted["duplicates between train and test"] == scores.Score(5, 5, 5)
+    assert counted["wrong labels"] == scores.Score(4, 0, 0)
     assert call(monkeypatch, score, "planted", "out/check.json") == 0
     assert "1.00" in capsys.readouterr().out
     # A label that is wrong and one that is right, and a pair that is none.
@@ -203,10 +204,18 @@ def test_what_is_planted_is_found_and_counted(monkeypatch, capsys) -> None:
     names = [truth["copies"][0]["source"], truth["copies"][1]["source"]]
     pair = {"first": names[0], "second": names[1]}
     check["duplicates"] = [{"pictures": names, "between_splits": False, "labels_differ": False, "pairs": [pair]}]
-    counted = score.scores(truth, check)
-    assert counted["wrong labels"] == score.Score(4, 2, 1)
-    assert counted["duplicates, all"] == score.Score(10, 1, 0)
+    counted = scores.scores(truth, check)
+    assert counted["wrong labels"] == scores.Score(4, 2, 1)
+    assert counted["duplicates, all"] == scores.Score(10, 1, 0)
     assert counted["duplicates, exact"].recall == 0
+
+
+@pytest.mark.parametrize("name", ["", ".features", ".plant", ".score", ".__main__"])
+def test_the_commands_start_in_a_bare_interpreter(name: str) -> None:
+    root = Path(scripts.check_data.__file__).parents[2]
+    # -S: without any installed package.
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import scripts.check_data{name}"
+    subprocess.run([sys.executable, "-S", "-c", code], check=True)
 
 
 def test_planting_is_seeded_and_changes_nothing(monkeypatch) -> None:
@@ -231,4 +240,4 @@ def test_scoring_refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     for name in ("nothing.json", "list.json"):
         with pytest.raises(UserError, match=name):
-            score.read(tmp_path / name)
+            scores.read(tmp_path / name)
