@@ -191,10 +191,10 @@ def add_environment_session(name: str) -> None:
 
 
 def add_command_session(name: str, summary: str) -> None:
-    """Define the session `name`, which runs `scripts.<name>`."""
+    """Define the session `name`, which runs `scripts.<name>`, with underscores for hyphens."""
 
     def command(session: nox.Session) -> None:
-        run_command(session, name)
+        run_command(session, name.replace("-", "_"))
 
     command.__doc__ = summary
     nox.session(name=name, venv_backend="none")(command)
@@ -210,3 +210,4 @@ add_command_session("compare", "Run all backends with several seeds and leave on
 add_command_session("crosscheck", "Check that all backends compute the same: -- ...")
 add_command_session("bench", "Measure one framework against the chapter's own way: -- --backend torch ...")
 add_command_session("convert", "Turn a weights file of another program into one for --weights: -- model.pth ...")
+add_command_session("check-data", "Say what is wrong with a folder of photographs: -- my-photos ...")

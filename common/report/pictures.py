@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-
-from PIL import ImageOps
 
 from common.data import datasets
 from common.data.folder import ImageData
-from common.data.images import UnreadableImage, open_rgb
+from common.data.thumbnails import thumbnail
 from common.report.data import plain
 from common.runs.record import RunRecord
 from common.system import caches
 from common.system.errors import UserError
-
-SIDE = 160
-"""The longer side of a thumbnail in pixels; the page shows it smaller."""
 
 
 def find_data(records: Sequence[RunRecord]) -> ImageData | None:
@@ -64,14 +56,3 @@ def thumbnails(data: ImageData, names: Iterable[str]) -> dict[str, str]:
     """
     paths = {plain(sample.name): sample.path for sample in data.test}
     return {name: uri for name in dict.fromkeys(names) if name in paths and (uri := thumbnail(paths[name]))}
-
-
-def thumbnail(path: Path) -> str | None:
-    """Return one picture as a WebP data URI, or None if it cannot be read."""
-    try:
-        picture = ImageOps.contain(open_rgb(path), (SIDE, SIDE))
-    except (UnreadableImage, OSError):
-        return None
-    stream = io.BytesIO()
-    picture.save(stream, format="WEBP", quality=72, method=4)
-    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

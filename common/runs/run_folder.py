@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from filelock import FileLock, Timeout
 from common.runs import record
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
+from common.system.files import check_place
 
 
 def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
@@ -31,13 +31,7 @@ def check_output(spec: ExperimentSpec, folder: Path, overwrite: bool) -> None:
         raise UserError(f"--output {folder}: there is a record already; choose another folder, or add --overwrite")
     if Path(spec.weights).resolve() == (folder / record.MODEL).resolve():
         raise UserError(f"--output {folder}: the run would replace its own --weights; choose another folder")
-    above = folder
-    while not above.exists() and above != above.parent:
-        above = above.parent
-    if not above.is_dir():
-        raise UserError(f"--output {folder}: {above} is no folder")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"--output {folder}: {above} cannot be written to")
+    check_place("--output", folder)
 
 
 @contextmanager

@@ -32,6 +32,25 @@ def user_path(option: str, text: str) -> Path:
     return path
 
 
+def check_place(option: str, path: Path) -> None:
+    """Check that a file or folder can be made at a path, without making it.
+
+    Args:
+        option: The option that the user gave the path to, for the message.
+        path: The path; the folders above it need not exist.
+
+    Raises:
+        UserError: The nearest thing above it that exists is no folder, or cannot be written to.
+    """
+    above = path
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise UserError(f"{option} {path}: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: {above} cannot be written to")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a crash leaves either the old file or the whole new one.
 

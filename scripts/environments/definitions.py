@@ -25,7 +25,7 @@ BASE_MODULES = (
     "numpy", "PIL", "safetensors", "pooch", "filelock", "rich", "tyro", "pydantic", "huggingface_hub", "optuna",
     "tensorboardX", "imagehash",
 )  # fmt: skip
-REPORT_MODULES = ("jinja2", "matplotlib", "sklearn", "scipy")
+REPORT_MODULES = ("jinja2", "matplotlib", "sklearn", "scipy", "cleanlab")
 
 
 class EnvironmentFailed(Exception):
