@@ -34,17 +34,28 @@ class Transform:
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    presized_side: int | None = None
+    """Short side in pixels to which a larger image is reduced before anything else; None for an image as it is."""
 
 
 def transform_for(spec: ExperimentSpec) -> Transform:
     """Return the transform of an experiment: the spec's numbers, and the weights' own where the spec has none."""
     own = sources.preprocessing_of(spec)
     image_size = spec.image_size or own.image_size
-    resize_size = spec.resize_size or round(own.resize_size * image_size / own.image_size)
+    resize_size = max(spec.resize_size or round(own.resize_size * image_size / own.image_size), image_size)
     return Transform(
-        image_size, max(resize_size, image_size), spec.train_crop, spec.test_resize, spec.flip, own.channel_order,
-        own.scale, own.mean, own.std,
+        image_size, resize_size, spec.train_crop, spec.test_resize, spec.flip, own.channel_order,
+        own.scale, own.mean, own.std, presized_side(spec, resize_size),
     )  # fmt: skip
+
+
+def presized_side(spec: ExperimentSpec, resize_size: int) -> int | None:
+    """Return the short side in pixels that `spec.presize` means where images are resized to `resize_size`.
+
+    >>> presized_side(ExperimentSpec(presize=2.5), 73)
+    182
+    """
+    return None if spec.presize is None else round(spec.presize * resize_size)
 
 
 def preprocessing(transform: Transform) -> weights.Preprocessing:
