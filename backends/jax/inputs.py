@@ -87,7 +87,8 @@ class Augment(grain.transforms.RandomMap):
 
     def random_map(self, element: Sample, rng: np.random.Generator) -> tuple[Images, np.int64]:
         """Return the augmented image and the label of a sample, with the draws of `rng`."""
-        image, size = open_rgb(element.path), self.transform.image_size
+        image = open_rgb(element.path, self.transform.presized_side)
+        size = self.transform.image_size
         if self.transform.train_crop == "random_resized_crop":
             box = crops.random_crop_box(image.width, image.height, rng.random(40))
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
@@ -110,4 +111,5 @@ class Prepare(grain.transforms.Map):
 
     def map(self, element: Sample) -> tuple[Images, np.int64]:
         """Return the test image and the label of a sample."""
-        return crops.test_image(open_rgb(element.path), self.transform), np.int64(element.label)
+        image = open_rgb(element.path, self.transform.presized_side)
+        return crops.test_image(image, self.transform), np.int64(element.label)

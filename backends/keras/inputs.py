@@ -89,7 +89,7 @@ def batches(
     """
 
     def read(index: np.int64) -> NDArray[np.uint8]:
-        return np.array(open_rgb(samples[index].path))
+        return np.array(open_rgb(samples[index].path, transform.presized_side))
 
     def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Decoded as everywhere in this project: upright and RGB. Under op determinism tf.data runs a stateful function

@@ -50,7 +50,7 @@ def native_train_batches(
         crop = [resize(transform), RandomCrop(size)]
     flip = [transforms.RandomFlipLeftRight()] if transform.flip else []
     augmentation = transforms.Compose([*crop, *flip, *to_tensor(transform), *borders(transform)])
-    dataset = ImageDataset(samples, augmentation, (spec.seed, epoch))
+    dataset = ImageDataset(samples, augmentation, transform.presized_side, (spec.seed, epoch))
     # DataLoader(shuffle=True) would draw from NumPy's global generator.
     order = epoch_order(len(samples), spec.seed, epoch).tolist()
     return DataLoader(dataset, spec.batch_size, sampler=order, num_workers=spec.workers)
@@ -61,7 +61,7 @@ def native_test_batches(
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Return all samples in order, in batches from Gluon's transforms and its DataLoader."""
     steps = transforms.Compose([resize(transform), *centre_crop(transform), *to_tensor(transform), *borders(transform)])
-    return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
+    return DataLoader(ImageDataset(samples, steps, transform.presized_side), spec.batch_size, num_workers=spec.workers)
 
 
 def resize(transform: Transform) -> Block:
@@ -146,11 +146,18 @@ class ImageDataset(Dataset):
     Args:
         samples: The images' paths and labels.
         transform: The Gluon transform of each image.
+        short_side: The short side in pixels to which larger images are reduced; None for images as they are.
         seed: Seed and epoch, from which with its index a sample's random draws follow; None if nothing is drawn.
     """
 
-    def __init__(self, samples: Sequence[Sample], transform: Block, seed: tuple[int, int] | None = None) -> None:
-        self.samples, self.transform, self.seed = samples, transform, seed
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: Block,
+        short_side: int | None,
+        seed: tuple[int, int] | None = None,
+    ) -> None:
+        self.samples, self.transform, self.short_side, self.seed = samples, transform, short_side, seed
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -162,5 +169,5 @@ class ImageDataset(Dataset):
             # Gluon's crops draw from Python's generator, its flips from MXNet's.
             random.seed(state)
             mx.random.seed(state)
-        image = np.array(numpy.asarray(open_rgb(self.samples[index].path)), dtype="uint8")
+        image = np.array(numpy.asarray(open_rgb(self.samples[index].path, self.short_side)), dtype="uint8")
         return self.transform(image), self.samples[index].label

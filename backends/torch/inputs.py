@@ -60,8 +60,8 @@ def native_train_batches(
     generator = torch.Generator().manual_seed(1_000_003 * spec.seed + epoch)
     torch.manual_seed(generator.initial_seed())
     return DataLoader(
-        ImageDataset(samples, augmentation), spec.batch_size, shuffle=True, num_workers=spec.workers,
-        generator=generator,
+        ImageDataset(samples, augmentation, transform.presized_side), spec.batch_size, shuffle=True,
+        num_workers=spec.workers, generator=generator,
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def native_test_batches(
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Return all samples in order, cropped at the centre, from torchvision's transforms and a DataLoader."""
     steps = v2.Compose([resize(transform), *centre_crop(transform), *to_tensor(transform), *borders(transform)])
-    return DataLoader(ImageDataset(samples, steps), spec.batch_size, num_workers=spec.workers)
+    return DataLoader(ImageDataset(samples, steps, transform.presized_side), spec.batch_size, num_workers=spec.workers)
 
 
 def resize(transform: Transform) -> v2.Transform:
@@ -112,13 +112,14 @@ def reverse_channels(image: Tensor) -> Tensor:
 
 
 class ImageDataset(Dataset):
-    """Samples as pairs (image, label), decoded as everywhere in this project: upright and RGB."""
+    """Samples as pairs (image, label), decoded as everywhere in this project: upright, RGB and reduced if asked."""
 
-    def __init__(self, samples: Sequence[Sample], transform: v2.Transform) -> None:
-        self.samples, self.transform = samples, transform
+    def __init__(self, samples: Sequence[Sample], transform: v2.Transform, short_side: int | None) -> None:
+        self.samples, self.transform, self.short_side = samples, transform, short_side
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(open_rgb(self.samples[index].path)), self.samples[index].label
+        sample = self.samples[index]
+        return self.transform(open_rgb(sample.path, self.short_side)), sample.label

@@ -66,7 +66,7 @@ def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layo
     samples = tuple(dict.fromkeys((*(data.train if spec.epochs else ()), *data.validation, *data.test)))
     places, segments = {}, 0
     for sample in samples:
-        width, height = upright_size(sample.path)
+        width, height = upright_size(sample.path, transform.presized_side)
         check_size(sample, width, height, transform)
         places[sample] = segments, width, height
         segments += height * segments_across(width)
@@ -126,7 +126,7 @@ def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) ->
     Args:
         layout: The places of the images.
         data: Their data set.
-        transform: The preprocessing, for the channel order of the weights.
+        transform: The preprocessing, for the channel order of the weights and the side to which images are reduced.
         workers: Number of threads that decode.
 
     Returns:
@@ -137,7 +137,7 @@ def pack(layout: Layout, data: ImageData, transform: Transform, workers: int) ->
 
     def put(sample: Sample) -> None:
         first, width, height = layout.places[sample]
-        pixels = np.asarray(data.read(sample))
+        pixels = np.asarray(data.read(sample, transform.presized_side))
         if pixels.shape != (height, width, 3):
             raise UnreadableImage(sample.path, "changed while it was read")
         across = segments_across(width)

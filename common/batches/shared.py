@@ -42,7 +42,7 @@ def train_batches(
     """
 
     def load(index: int, out: Images) -> None:
-        image = augment(read(samples[index]), transform, spec.seed, epoch, index)
+        image = augment(read(samples[index], transform.presized_side), transform, spec.seed, epoch, index)
         normalise(image, transform, out)
 
     order = epoch_order(len(samples), spec.seed, epoch)
@@ -54,7 +54,7 @@ def test_batches(
     spec: ExperimentSpec,
     transform: Transform,
     samples: Sequence[Sample],
-    crop: Read | None = None,  # noqa: PT028
+    crop: Callable[[Sample], Image.Image] | None = None,  # noqa: PT028
 ) -> Iterator[tuple[Images, Labels]]:
     """Prepare batches of all samples in their order, as for a test.
 
@@ -71,7 +71,8 @@ def test_batches(
 
     def load(index: int, out: Images) -> None:
         sample = samples[index]
-        normalise(crop(sample) if crop else crop_for_test(read_file(sample), transform), transform, out)
+        image = crop(sample) if crop else crop_for_test(read_file(sample, transform.presized_side), transform)
+        normalise(image, transform, out)
 
     chunks = [(chunk, processes.share_to_test(chunk, spec.devices)) for chunk in _chunks(range(len(samples)), spec)]
     return _batches(load, [sample.label for sample in samples], chunks, spec, transform.image_size)
@@ -106,7 +107,8 @@ class SharedBatches:
         known = self.crops.get(sample)
         if known is not None:
             return known
-        image = crop_for_test(self.experiment.data.read(sample), self.experiment.plan.transform)
+        transform = self.experiment.plan.transform
+        image = crop_for_test(self.experiment.data.read(sample, transform.presized_side), transform)
         if sample in self.asked and self.room > 0:
             # Pillow holds four bytes a pixel.
             self.room -= 4 * image.width * image.height

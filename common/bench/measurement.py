@@ -24,6 +24,7 @@ from common.data.folder import ImageData
 from common.method import feature_reuse, phases
 from common.method.plan import make_plan
 from common.network import resnet
+from common.preprocessing.transforms import transform_for
 from common.spec.experiment import ExperimentSpec
 
 
@@ -88,8 +89,9 @@ def run(
     tab = contenders.tab
     tab.configure(data.root, spec.image_size, spec.batch_size, len(data.classes))
     slices: dict[str, Slice] = {"train tab fp32": tab.train, "test tab fp32": tab.test}
-    data, _ = decoded.attach(spec, data)
-    experiment = Experiment(contenders.backend, make_plan(spec, data), data, Quiet())
+    plan = make_plan(spec, data)
+    data, _ = decoded.attach(spec, data, short_side=plan.transform.presized_side)
+    experiment = Experiment(contenders.backend, plan, data, Quiet())
     batches = image_batches(experiment)
     for precision in contenders.precisions:
         changed = dataclasses.replace(experiment.plan, spec=spec.replace(precision=precision))
@@ -139,7 +141,7 @@ def whole_job(
     for _ in range(2 if reused else 1):
         watch(f"{spec.strategy}, {spec.epochs} epochs: ours")
         start = time.perf_counter()
-        attached, _ = decoded.attach(spec, data)
+        attached, _ = decoded.attach(spec, data, short_side=transform_for(spec).presized_side)
         backend.train_fine_tuning(backend.build_models(spec).fine_tune, spec, attached, watch=Quiet())
         seconds.append(time.perf_counter() - start)
     return {

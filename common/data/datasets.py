@@ -48,6 +48,7 @@ def load(
     test_limit: int | None = None,
     cache: Path | None = None,
     progress: bool = True,
+    short_side: int | None = None,
 ) -> ImageData:
     """Find a data set, made or downloaded if need be, and list its samples.
 
@@ -64,6 +65,7 @@ def load(
         test_limit: Most test images over all classes; None for all.
         cache: Folder for what is made; None for `cache_folder()`.
         progress: Whether progress bars may be shown.
+        short_side: As in `read_folder`.
 
     Returns:
         The samples and classes of the data set.
@@ -76,8 +78,9 @@ def load(
     name, root, zipped = _find(data, url, _source_sha1(data, url, sha1), cache, progress)
     try:
         found = read_folder(
-            root, bad_images=bad_images, train_limit=train_limit, test_limit=test_limit, progress=progress
-        )
+            root, bad_images=bad_images, train_limit=train_limit, test_limit=test_limit, progress=progress,
+            short_side=short_side,
+        )  # fmt: skip
     except UserError as error:
         if zipped is None:
             raise

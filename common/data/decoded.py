@@ -37,28 +37,36 @@ class DecodedImages:
     Threads may share one; a copy in another process maps the same file.
     """
 
-    def __init__(self, path: Path, places: dict[str, tuple[int, int, int]]) -> None:
-        """places: path of the image -> offset in the file in bytes, height and width in pixels."""
-        self.path, self.places = path, places
+    def __init__(self, path: Path, places: dict[str, tuple[int, int, int]], short_side: int | None = None) -> None:
+        """Read from the file at `path`.
+
+        Args:
+            path: The file.
+            places: Path of an image -> its offset in the file in bytes, height and width in pixels.
+            short_side: The short side in pixels to which larger images were reduced; None if they were not.
+        """
+        self.path, self.places, self.short_side = path, places, short_side
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
         """The whole file, (bytes,)."""
         return np.memmap(self.path, np.uint8, "r")
 
-    def __call__(self, sample: Sample) -> Image.Image:
-        """Return the image, upright and RGB; a sample that is not in the file is decoded."""
+    def __call__(self, sample: Sample, short_side: int | None = None) -> Image.Image:
+        """Return the image, upright and RGB, as `Read` says; one that the file has not or not so is decoded."""
         place = self.places.get(str(sample.path))
-        if place is None:
-            return open_rgb(sample.path)
+        if place is None or short_side != self.short_side:
+            return open_rgb(sample.path, short_side)
         offset, height, width = place
         return Image.fromarray(self.pixels[offset : offset + 3 * height * width].reshape(height, width, 3))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "places": self.places}
+        return {"path": self.path, "places": self.places, "short_side": self.short_side}
 
 
-def attach(spec: ExperimentSpec, data: ImageData, folder: Path | None = None) -> tuple[ImageData, dict[str, Any]]:
+def attach(
+    spec: ExperimentSpec, data: ImageData, folder: Path | None = None, short_side: int | None = None
+) -> tuple[ImageData, dict[str, Any]]:
     """Decode the images of `data` once and for all, where `spec` and the limits allow it.
 
     Args:
@@ -67,6 +75,7 @@ def attach(spec: ExperimentSpec, data: ImageData, folder: Path | None = None) ->
         folder: Where decoded images are kept, by default `decoded` in the cache folder. They are decoded anew when one
             of the images has another size or date. All entries together take at most FINE_TUNING_IMAGE_CACHE_GIB (8 GiB
             unless set); the longest unused ones make room.
+        short_side: The short side in pixels to which larger images are reduced; None for images as they are.
 
     Returns:
         The data, which read the decoded images, and what the record says of them. UserError is raised for a limit that
@@ -77,7 +86,7 @@ def attach(spec: ExperimentSpec, data: ImageData, folder: Path | None = None) ->
         folder = folder or cache_folder() / "decoded"
         samples = (*data.train, *data.validation, *data.test)
         try:
-            read, size = prepare(samples, Cache(folder, limit(), LIMIT), max(spec.workers, 1))
+            read, size = prepare(samples, Cache(folder, limit(), LIMIT), max(spec.workers, 1), short_side)
         except (NoRoom, OSError, UnreadableImage) as error:
             reason = str(error)
         else:
@@ -97,8 +106,19 @@ def limit() -> int:
     return gibibytes(LIMIT, DEFAULT_LIMIT_GIB)
 
 
-def prepare(samples: Sequence[Sample], cache: Cache, workers: int) -> tuple[DecodedImages, int]:
-    """Return the decoded images of `samples` and their size in bytes; they are decoded unless the cache has them.
+def prepare(
+    samples: Sequence[Sample], cache: Cache, workers: int, short_side: int | None = None
+) -> tuple[DecodedImages, int]:
+    """Decode the images of `samples`, unless the cache has them.
+
+    Args:
+        samples: The samples.
+        cache: Where their pixels are kept.
+        workers: Threads that decode.
+        short_side: The short side in pixels to which larger images are reduced; None for images as they are.
+
+    Returns:
+        The decoded images, and their size in bytes.
 
     Raises:
         NoRoom: They do not fit into the cache or on the disk.
@@ -110,25 +130,28 @@ def prepare(samples: Sequence[Sample], cache: Cache, workers: int) -> tuple[Deco
     counts: list[int] = []
 
     def fill(folder: Path) -> None:
-        sizes = write_pixels(folder / PIXELS, paths, counts or [3 * count_pixels(path) for path in paths], workers)
+        if not counts:
+            counts.extend(3 * count_pixels(path, short_side) for path in paths)
+        sizes = write_pixels(folder / PIXELS, paths, counts, workers, short_side)
         (folder / SIZES).write_text(json.dumps(sizes))
 
-    name = fingerprint(paths)[:32]
+    name = fingerprint(paths, short_side)[:32]
     if cache.find(name) is None:
-        counts.extend(3 * count_pixels(path) for path in paths)
+        counts.extend(3 * count_pixels(path, short_side) for path in paths)
     entry = cache.get(name, fill, sum(counts), whole=lambda entry: read_sizes(entry, len(paths)) is not None)
     sizes = read_sizes(entry, len(paths))
     assert sizes is not None
     offsets = np.cumsum([0, *(3 * height * width for height, width in sizes)]).tolist()
     places = {path: (offset, *size) for path, offset, size in zip(paths, offsets, sizes, strict=False)}
-    images = DecodedImages(entry / PIXELS, places)
+    images = DecodedImages(entry / PIXELS, places, short_side)
     # Mapped while no other run can delete the file; from now on this one keeps it.
     return images, images.pixels.size
 
 
-def fingerprint(paths: Sequence[str]) -> str:
-    """Return the SHA-256 over names, sizes and dates of files, and over what decodes them."""
-    digest = hashlib.sha256(f"{VERSION} {PIL.__version__}".encode())
+def fingerprint(paths: Sequence[str], short_side: int | None = None) -> str:
+    """Return the SHA-256 over names, sizes and dates of files, over what decodes them and the side it reduces to."""
+    reduced = "" if short_side is None else f" {short_side}"
+    digest = hashlib.sha256(f"{VERSION} {PIL.__version__}{reduced}".encode())
     for path in paths:
         status = os.stat(path)
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
@@ -145,7 +168,9 @@ def read_sizes(entry: Path, count: int) -> list[tuple[int, int]] | None:
     return sizes if whole and len(sizes) == count else None
 
 
-def write_pixels(target: Path, paths: Sequence[str], counts: Sequence[int], workers: int) -> list[tuple[int, int]]:
+def write_pixels(
+    target: Path, paths: Sequence[str], counts: Sequence[int], workers: int, short_side: int | None = None
+) -> list[tuple[int, int]]:
     """Decode images into one file.
 
     Args:
@@ -153,6 +178,7 @@ def write_pixels(target: Path, paths: Sequence[str], counts: Sequence[int], work
         paths: The images.
         counts: Bytes of each image once decoded.
         workers: Threads that decode.
+        short_side: The short side in pixels to which larger images are reduced; None for images as they are.
 
     Returns:
         Height and width of each image.
@@ -168,7 +194,7 @@ def write_pixels(target: Path, paths: Sequence[str], counts: Sequence[int], work
     whole = np.memmap(target, np.uint8, "r+")
 
     def decode(number: int) -> tuple[int, int]:
-        pixels = np.asarray(open_rgb(paths[number]))
+        pixels = np.asarray(open_rgb(paths[number], short_side))
         if pixels.size != counts[number]:
             raise UnreadableImage(paths[number], "changed while it was read")
         whole[offsets[number] : offsets[number + 1]] = pixels.reshape(-1)

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from PIL import Image
 from rich.console import Console
@@ -34,13 +35,16 @@ class Sample:
     """Size and date of the file when the data set was read, before any pixel of it; empty if not known."""
 
 
-def read_file(sample: Sample) -> Image.Image:
-    """Decode a sample's file, upright and RGB; an unreadable one raises `common.data.images.UnreadableImage`."""
-    return open_rgb(sample.path)
+class Read(Protocol):
+    """A function that reads the image of a sample, upright and RGB; threads may call it at once."""
+
+    def __call__(self, sample: Sample, short_side: int | None = None, /) -> Image.Image:
+        """Return the image, reduced to a short side of `short_side` pixels where it is larger; None for as it is."""
 
 
-# A function that reads the image of a sample.
-Read = Callable[[Sample], Image.Image]
+def read_file(sample: Sample, short_side: int | None = None) -> Image.Image:
+    """Decode a sample's file by `open_rgb`; an unreadable one raises `common.data.images.UnreadableImage`."""
+    return open_rgb(sample.path, short_side)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def read_folder(
     train_limit: int | None = None,
     test_limit: int | None = None,
     progress: bool = True,
+    short_side: int | None = None,
 ) -> ImageData:
     """Read `train/<class>/...` and `test/<class>/...` under a folder, and decode every image that is used once.
 
@@ -110,6 +115,8 @@ def read_folder(
             sorted list; None for all.
         test_limit: The same for the test images.
         progress: Whether a progress bar may be shown.
+        short_side: The short side in pixels to which larger images will be reduced, which makes decoding them faster;
+            None for images as they are.
 
     Returns:
         The data set, without validation images.
@@ -130,7 +137,8 @@ def read_folder(
         listed = [_list_class(top, split, name) for name in classes]
         problems += [other for _, others in listed for other in others]
         chosen[split] = _limited([images for images, _ in listed], limits[split], split)
-    unreadable = _check([file for split in SPLITS for files in chosen[split] for file in files], progress)
+    files = [file for split in SPLITS for found in chosen[split] for file in found]
+    unreadable = _check(files, progress, short_side)
     problems += [Skipped(name, reason) for name, reason in unreadable.items()]
     if problems and bad_images == "error":
         raise UserError(_describe(problems, top))
@@ -250,20 +258,20 @@ def _limited(per_class: list[list[_File]], limit: int | None, split: str) -> lis
     return [[files[i * len(files) // count] for i in range(count)] for files, count in pairs]
 
 
-def _fault(file: _File) -> str | None:
+def _fault(file: _File, short_side: int | None) -> str | None:
     try:
-        open_rgb(file.path)
+        open_rgb(file.path, short_side)
     except UnreadableImage as error:
         return error.reason
     return None
 
 
-def _check(files: Sequence[_File], progress: bool) -> dict[str, str]:
+def _check(files: Sequence[_File], progress: bool, short_side: int | None) -> dict[str, str]:
     console = Console(stderr=True)
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         faults: Iterable[str | None] = track(
-            pool.map(_fault, files), "checking images", total=len(files), console=console, transient=True,
-            disable=not (progress and console.is_terminal),
+            pool.map(_fault, files, repeat(short_side)), "checking images", total=len(files), console=console,
+            transient=True, disable=not (progress and console.is_terminal),
         )  # fmt: skip
         return {file.name: fault for file, fault in zip(files, faults, strict=True) if fault is not None}
 

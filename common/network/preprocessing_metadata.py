@@ -30,7 +30,8 @@ class Preprocessing:
     The upright RGB image is resized as `resize` says and cropped at the centre to `image_size` pixels a side. A pixel
     of channel c with value v (0 to 255) becomes (v * scale - mean[c]) / std[c], the channels in `channel_order`. With
     `letterbox` the whole image is resized so that its long side is `image_size`, and 0 is added around it afterwards,
-    which is the mean colour. A value that is not allowed raises UserError.
+    which is the mean colour. With `presized_side` a larger image is first reduced to about that short side. A value that
+    is not allowed raises UserError.
 
     Every field is an entry of the metadata, by its name; a file that lacks the entry has the default.
     """
@@ -49,6 +50,9 @@ class Preprocessing:
     resize: Annotated[ResizeWay, Field(description="short_side, squash or letterbox")] = "short_side"
     antialias: Annotated[bool, Field(description="true or false")] = True
     letterbox_fill: Annotated[Literal["mean"], Field(description="mean")] = "mean"
+    presized_side: Annotated[
+        int | None, Field(ge=32, le=65536, description="a whole number from 32 to 65536, or null")
+    ] = None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -95,10 +99,14 @@ def entries(preprocessing: Preprocessing) -> dict[str, str]:
         preprocessing: The preprocessing.
 
     Returns:
-        Name -> text: a word as it is, everything else as JSON.
+        Name -> text: a word as it is, everything else as JSON, None left out.
     """
     values = dataclasses.asdict(preprocessing)
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _value(name: str, text: str, where: object) -> Any:

@@ -41,6 +41,8 @@ class Transform:
     std: tuple[float, float, float]
     antialias: bool = True
     """Whether the pipeline smooths an image that it makes smaller."""
+    presized_side: int | None = None
+    """Short side in pixels to which a larger image is reduced before anything else; None for an image as it is."""
 
 
 def transform_for(spec: ExperimentSpec) -> Transform:
@@ -57,7 +59,24 @@ def transform_for(spec: ExperimentSpec) -> Transform:
         image_size, image_size if spec.test_resize == "letterbox" else resize_size, spec.train_crop, spec.test_resize,
         spec.flip, own.channel_order, own.scale, own.mean, own.std,
         antialias=spec.pipeline != "native" or spec.backend not in UNSMOOTHED,
+        presized_side=presized_side(spec, own, resize_size),
     )  # fmt: skip
+
+
+def presized_side(spec: ExperimentSpec, own: Preprocessing, resize_size: int) -> int | None:
+    """Return the short side in pixels to which larger images are reduced first, or None where they are not.
+
+    >>> presized_side(ExperimentSpec(presize=2.5), Preprocessing(), 73)
+    182
+
+    Args:
+        spec: The experiment.
+        own: The preprocessing of the source weights, which counts where `spec.presize` is None.
+        resize_size: The size that images are resized to, in pixels.
+    """
+    if spec.presize is not None:
+        return round(spec.presize * resize_size)
+    return None if own.presized_side is None else round(own.presized_side * resize_size / own.resize_size)
 
 
 def preprocessing(transform: Transform) -> Preprocessing:
@@ -65,6 +84,7 @@ def preprocessing(transform: Transform) -> Preprocessing:
     return Preprocessing(
         transform.image_size, transform.resize_size, "bilinear", transform.channel_order, transform.scale,
         transform.mean, transform.std, transform.test_resize, transform.antialias,
+        presized_side=transform.presized_side,
     )  # fmt: skip
 
 

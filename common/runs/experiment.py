@@ -22,6 +22,7 @@ from common.method import auto, feature_reuse, phases, schedules
 from common.method.plan import Plan, make_plan
 from common.network import source_classes, sources
 from common.preprocessing import transforms
+from common.preprocessing.transforms import transform_for
 from common.runs import description
 from common.runs.record import RunRecord
 from common.runs.results import RecordingWatch, finish, note_results, recorded, write_results
@@ -32,13 +33,15 @@ from common.system.errors import UserError
 from common.training import loop, zero_shot
 
 
-def load_data(spec: ExperimentSpec) -> ImageData:
+def load_data(spec: ExperimentSpec, short_side: int | None = None) -> ImageData:
     """Read the data of an experiment and hold its validation images back.
 
     A UserError of `common.data.datasets.load` or `common.data.splits.split` passes through.
 
     Args:
         spec: What the user chose.
+        short_side: The short side in pixels to which larger images will be reduced, which makes checking them faster;
+            None for images as they are.
 
     Returns:
         The data, its training images divided into those to train on and those to validate on.
@@ -50,6 +53,7 @@ def load_data(spec: ExperimentSpec) -> ImageData:
         bad_images=spec.bad_images,
         train_limit=spec.train_limit,
         test_limit=spec.test_limit,
+        short_side=short_side,
     )
     return splits.split(data, spec)
 
@@ -137,7 +141,7 @@ def prepare(spec: ExperimentSpec, given: Collection[str]) -> tuple[Plan, ImageDa
     sources.read_for(spec)
     if spec.strategy != "auto":
         phases.phases(spec)
-    data = load_data(spec)
+    data = load_data(spec, transform_for(spec).presized_side)
     if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
         raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
     plan, choice = resolve(spec, data, given)
@@ -190,7 +194,7 @@ def begin(
     device = backend.prepare(asked)
     resolved, reason = precision.resolve(asked, device)
     models = build_models(backend, resolved, experiment.data)
-    data, kept = decoded.attach(resolved, experiment.data)
+    data, kept = decoded.attach(resolved, experiment.data, short_side=experiment.plan.transform.presized_side)
     experiment = experiment.replace(plan=dataclasses.replace(experiment.plan, spec=resolved), data=data)
     run_record = description.describe_run(experiment, device, models, command)
     run_record.spec = asked

@@ -89,6 +89,8 @@ class Resolved(TypedDict):
     std: list[float]
     antialias: NotRequired[bool]
     """Whether the pipeline smooths an image that it makes smaller."""
+    presized_side: NotRequired[int | None]
+    """Short side in pixels to which larger images were reduced as they were decoded; null where none was."""
     mean_learning_rate: float
     """The learning rate that does the same with the loss averaged over a full batch."""
     phases: list[PhaseRecord]

@@ -81,6 +81,9 @@ class ExperimentSpec:
     resize_size: Annotated[int, Field(ge=32, le=4096)] | None = None
     """Size the image is resized to before a crop of `image_size`; by default that of the weights, or in proportion
     to `image_size`."""
+    presize: Annotated[float, Field(ge=1)] | None = None
+    """Reduce larger images as they are decoded, once, to a short side of `presize` times `resize_size`, which makes
+    large photographs fast; nothing is enlarged. None leaves every image at its size."""
     image_cache: bool = True
     """Keep the decoded images of the shared and resident pipelines in a file (under $FINE_TUNING_CACHE), up to
     $FINE_TUNING_IMAGE_CACHE_GIB (8) for all data sets, and features that are computed once for later runs; it changes

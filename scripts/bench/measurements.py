@@ -97,7 +97,7 @@ def check(options: BenchOptions) -> None:
 
 def base_spec(options: BenchOptions) -> ExperimentSpec:
     """Return the experiment of the chapter's tab, with what the options say of it."""
-    names = ("backend", "pipeline", "epochs", "workers")
+    names = ("backend", "pipeline", "presize", "epochs", "workers")
     return same_job(ExperimentSpec(learning_rate=1e-6, **{name: getattr(options, name) for name in names}))
 
 

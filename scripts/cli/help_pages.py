@@ -31,7 +31,8 @@ GROUPS = {
         "data", "data_url", "data_sha1", "bad_images", "train_limit", "test_limit", "validation", "classes",
     ),
     "preprocessing": (
-        "pipeline", "image_size", "resize_size", "image_cache", "train_crop", "test_resize", "flip", "reuse_features",
+        "pipeline", "image_size", "resize_size", "presize", "image_cache", "train_crop", "test_resize", "flip",
+        "reuse_features",
     ),
     "network": (
         "model", "weights", "hotdog_index", "batch_norm", "batch_norm_momentum", "head_init", "head_init_classes",

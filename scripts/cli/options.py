@@ -207,6 +207,8 @@ class BenchOptions:
     """Input pipeline of this project, as for scripts.run; the tab has its own."""
     data: str = "demo"
     """Data set, folder or .zip, as for scripts.run."""
+    presize: float | None = None
+    """Reduction of large images as they are decoded, as for scripts.run; the tab has none."""
     steps: int = 4
     """Steps in a slice; fewer where there are not enough images."""
     repeats: int = 5

@@ -153,3 +153,22 @@ def test_without_random_crop_and_flip_native_training_images_are_the_test_images
     shown = sorted(channels_last(np.concatenate([as_numpy(i) for i in images]), size).sum((1, 2, 3)).tolist())
     expected = [images for images, _ in shared.test_batches(spec, chosen, squares)]
     np.testing.assert_allclose(shown, sorted(np.concatenate(expected).sum((1, 2, 3)).tolist()), rtol=1e-4, atol=1e-2)
+
+
+def test_native_images_are_presized_like_the_shared_ones(backend: Backend, spec: ExperimentSpec, tmp_path) -> None:
+    """Photographs whose short side becomes 72 px as they are decoded, so that no resize follows."""
+    generator, samples = np.random.default_rng(4), []
+    for index, orientation in enumerate((1, 6, 1)):
+        coarse = Image.fromarray(generator.integers(0, 256, (9, 9, 3)).astype(np.uint8))
+        exif, path = Image.Exif(), tmp_path / f"{index}.jpg"
+        exif[0x0112] = orientation
+        coarse.resize((601, 601), Image.Resampling.BICUBIC).save(path, exif=exif)
+        samples.append(Sample(path, index % 2, path.name))
+    chosen = transform(presized_side=72, train_crop="none", flip=False)
+    (expected,) = (images for images, _ in shared.test_batches(spec, chosen, samples))
+    tested = [channels_last(images, 64) for images, _ in backend.native_test_batches(spec, chosen, samples)]
+    trained = [channels_last(images, 64) for images, _ in backend.native_train_batches(spec, chosen, samples, 1)]
+    # One rounding of float32 in another order of the same operations; training images come in any order.
+    np.testing.assert_allclose(np.concatenate(tested), expected, atol=1e-5)
+    totals = [np.sort(images.sum((1, 2, 3))) for images in (np.concatenate(trained), expected)]
+    np.testing.assert_allclose(*totals, rtol=1e-4, atol=1e-2)

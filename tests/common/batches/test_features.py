@@ -152,7 +152,14 @@ def test_a_later_run_reads_them_and_gives_the_same_digits(spec, pictures, monkey
 
 @pytest.mark.parametrize(
     "changes",
-    [{"resize_size": 80}, {"batch_size": 4}, {"test_resize": "squash"}, {"image_cache": False}, {"device": "cpu"}],
+    [
+        {"resize_size": 80},
+        {"presize": 1.0},
+        {"batch_size": 4},
+        {"test_resize": "squash"},
+        {"image_cache": False},
+        {"device": "cpu"},
+    ],
 )
 def test_what_they_depend_on_makes_them_anew(spec, pictures, monkeypatch, changes) -> None:
     counted = count_computed(monkeypatch)

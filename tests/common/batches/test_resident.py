@@ -106,6 +106,16 @@ def test_a_photograph_is_turned_upright(spec, tmp_path) -> None:
     assert_same(spec, PLAIN, data)
 
 
+def test_presized_images_are_the_shared_pipelines(spec, odd_sizes, tmp_path) -> None:
+    transform = replace(PLAIN, presized_side=75)
+    layout = resident.lay_out(spec, transform, odd_sizes)
+    assert {min(size) for _, *size in layout.places.values() if max(size) > 100} == {64, 75}
+    assert layout.bytes < resident.lay_out(spec, PLAIN, odd_sizes).bytes
+    kept, _ = decoded.attach(spec, odd_sizes, tmp_path, 75)
+    for data in (odd_sizes, kept):
+        assert_same(spec, transform, data)
+
+
 def test_decoded_images_and_workers_change_nothing(spec, odd_sizes, tmp_path) -> None:
     kept, _ = decoded.attach(spec, odd_sizes, tmp_path)
     for workers in (1, 3):

@@ -12,6 +12,7 @@ from common.batches import shared
 from common.batches.prefetch import prefetch
 from common.batches.shared import SharedBatches
 from common.data.folder import ImageData, Sample, read_file
+from common.data.images import open_rgb
 from common.preprocessing import crops, random_streams, transforms
 from common.preprocessing.transforms import Transform
 from common.spec.experiment import ExperimentSpec
@@ -71,9 +72,9 @@ def test_test_images_are_kept_cropped_from_the_second_time_on(
 ) -> None:
     asked = []
 
-    def read(sample: Sample) -> Image.Image:
+    def read(sample: Sample, short_side: int | None = None) -> Image.Image:
         asked.append(sample)
-        return read_file(sample)
+        return read_file(sample, short_side)
 
     def images(source: SharedBatches) -> np.ndarray:
         return np.concatenate([images for images, _ in source.test(pictures.test)])
@@ -177,6 +178,28 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert 160 < sum(mirrored) < 240
     still = Transform(72, 72, "resize_random_crop", "squash", False, *(PLAIN.channel_order, 1.0, PLAIN.mean, PLAIN.std))
     np.testing.assert_array_equal(crops.train_image(image, still, 0, 1, 0), pixels)
+
+
+@pytest.mark.parametrize("train_crop", ["random_resized_crop", "resize_random_crop", "none"])
+def test_a_presized_photograph_gives_the_same_parts(tmp_path, train_crop) -> None:
+    """Up to the rounding of a cut to whole pixels, which moves its edges by less than one of 144."""
+    y, x = np.mgrid[0:900, 0:1200]
+    pixels = np.stack([x * 255 // 1200, y * 255 // 900, np.zeros_like(x)], axis=2).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95)
+    transform = dataclasses.replace(PLAIN, train_crop=train_crop)
+    whole, presized = (open_rgb(tmp_path / "a.jpg", side) for side in (None, 144))
+    assert presized.size == (192, 144)
+    for sample in range(40):
+        one, other = (crops.train_image(image, transform, 0, 1, sample) for image in (whole, presized))
+        assert np.abs(one - other).max() < 5
+
+
+def test_sizes_of_presized_images_follow_the_resize() -> None:
+    sides = [
+        transforms.transform_for(ExperimentSpec(presize=factor, image_size=64)).presized_side
+        for factor in (None, 1.0, 2.0, 2)
+    ]
+    assert sides == [None, 73, 146, 146]
 
 
 def test_an_error_in_a_worker_arrives(spec: ExperimentSpec) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.batches import shared
 from common.data import decoded
-from common.data.folder import ImageData, read_folder
+from common.data.folder import ImageData, Sample, read_folder
 from common.preprocessing import transforms
 from common.preprocessing.crops import crop_for_test
 from common.spec.experiment import ExperimentSpec
@@ -44,9 +44,13 @@ def data(tmp_path: Path) -> ImageData:
 def epoch(spec: ExperimentSpec, data: ImageData) -> list[np.ndarray]:
     """All images of a training epoch and of an evaluation."""
     transform = transforms.transform_for(spec)
+
+    def crop(sample: Sample) -> Image.Image:
+        return crop_for_test(data.read(sample, transform.presized_side), transform)
+
     batches = [
         *shared.train_batches(spec, transform, data.train, 1, data.read),
-        *shared.test_batches(spec, transform, data.test, lambda sample: crop_for_test(data.read(sample), transform)),
+        *shared.test_batches(spec, transform, data.test, crop),
     ]
     return [images for images, _ in batches]
 
@@ -62,9 +66,9 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     original: Callable = decoded.open_rgb
 
-    def note(path: str) -> Image.Image:
+    def note(path: str, short_side: int | None = None) -> Image.Image:
         seen.append(str(path))
-        return original(path)
+        return original(path, short_side)
 
     monkeypatch.setattr(decoded, "open_rgb", note)
     return seen
@@ -85,6 +89,33 @@ def test_every_image_is_decoded_once(spec, data, tmp_path, decodings) -> None:
         epoch(spec, kept)
         epoch(spec, kept)
     assert sorted(decodings) == sorted(str(sample.path) for sample in (*data.train, *data.test))
+
+
+def test_presized_images_are_kept_presized(spec, data, tmp_path, decodings) -> None:
+    """Beside those at their size, which are another entry."""
+    changed, side = spec.replace(presize=1.0), 72
+    large = write_pictures(tmp_path / "large", ["a", "b"], train=3, test=2, size=(300, 200))
+    data = read_folder(large, progress=False)
+    samples = (*data.train, *data.test)
+    for _ in range(2):
+        kept, facts = decoded.attach(changed, data, tmp_path / "cache", side)
+        assert facts["bytes"] == len(samples) * 3 * 108 * 72
+        assert kept.read(samples[0], side).size == (108, 72)
+    assert len(decodings) == len(samples)
+    assert_equal(epoch(changed, kept), epoch(changed, data))
+    assert len(decodings) == len(samples)
+    whole, facts = decoded.attach(spec, data, tmp_path / "cache")
+    assert facts["bytes"] == len(samples) * 3 * 300 * 200
+    assert_equal(epoch(spec, whole), epoch(spec, data))
+    assert len(list((tmp_path / "cache").glob("*/pixels"))) == 2
+
+
+def test_an_image_that_is_kept_in_another_size_is_decoded(spec, data, tmp_path) -> None:
+    for kept_side, side in ((None, 40), (40, None), (40, 30)):
+        kept, _ = decoded.attach(spec, data, tmp_path / "cache", kept_side)
+        for sample in data.train:
+            expected = np.asarray(data.read(sample, side))
+            np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(kept)).read(sample, side)), expected)
 
 
 def test_a_changed_file_is_decoded_anew(spec, data, tmp_path, decodings) -> None:

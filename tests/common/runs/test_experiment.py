@@ -22,6 +22,7 @@ from common.runs import description, record, schema
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError, UserError
 from common.training import loop
+from tests.conftest import write_pictures
 from tests.fake_backend import FakeBackend
 from tests.run_experiment import run_experiment
 
@@ -90,6 +91,27 @@ def test_the_record_says_what_auto_came_to_and_where_the_pixels_were(fake, spec,
     without = run_experiment(spec.replace(image_cache=False), tmp_path / "without", Quiet())
     assert read_checked(tmp_path / "without").resolved["decoded_images"]["reason"] == "image_cache is off"
     assert [epoch.loss for epoch in without.epochs] == [epoch.loss for epoch in returned.epochs]
+
+
+def test_a_presized_run_says_to_what_side_and_needs_no_cache(fake, spec, tmp_path) -> None:
+    """The pixels are the same whether kept or not, and other ones than those of whole images."""
+    data = str(write_pictures(tmp_path / "large", ["a", "b"], train=4, test=4, size=(400, 300)))
+    runs, changed = [], spec.replace(data=data, presize=1.5, resize_size=70)
+    for name, chosen in (
+        ("kept", changed),
+        ("not-kept", changed.replace(image_cache=False)),
+        ("resident", changed.replace(pipeline="resident")),
+        ("whole", spec.replace(data=data, resize_size=70)),
+    ):
+        run_experiment(chosen, tmp_path / name, Quiet())
+        runs.append(read_checked(tmp_path / name))
+    assert [run.spec.presize for run in runs] == [1.5, 1.5, 1.5, None]
+    assert [run.resolved["presized_side"] for run in runs] == [105, 105, 105, None]
+    assert runs[0].resolved["decoded_images"]["bytes"] == 16 * 140 * 105 * 3
+    kept, *others, whole = ([(epoch.loss, epoch.test_loss) for epoch in run.epochs] for run in runs)
+    assert others == [kept, kept]
+    assert whole != kept
+    assert set(record.differences([runs[0], runs[3]])) == {"presize"}
 
 
 def test_accuracy_and_loss_count_every_image_once(fake, spec, pictures) -> None:

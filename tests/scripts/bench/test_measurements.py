@@ -10,6 +10,7 @@ import pytest
 
 import backends
 import scripts.bench
+from common.data import decoded
 from common.devices import precision
 from scripts.bench import measurements
 from scripts.cli import command
@@ -80,11 +81,29 @@ def test_tables_and_json_for_every_size(monkeypatch, capsys, pictures) -> None:
     assert [path.name for path in Path().iterdir()] == ["out"]
 
 
+def test_images_are_presized_if_asked(monkeypatch, pictures) -> None:
+    asked = []
+    original = decoded.attach
+
+    def attach(spec, data, folder=None, short_side=None):
+        asked.append((spec.presize, short_side))
+        return original(spec, data, folder, short_side)
+
+    monkeypatch.setattr(decoded, "attach", attach)
+    options = ["--image-size", "64", "--batch-size", "4", "--steps", "1", "--repeats", "1", "--epochs", "1"]
+    options += ["--data", str(pictures.root), "--output", "bench.json", "--jobs", "fine-tune", "--presize", "1.5"]
+    assert call(monkeypatch, *options) == 0
+    # The whole training, and the slices.
+    assert asked == [(1.5, 110), (1.5, 110)]
+    assert json.loads(Path("bench.json").read_text())["options"]["presize"] == 1.5
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--repeats", "0"], "--repeats 0"),
         (["--steps", "0"], "--steps 0"),
+        (["--presize", "0.5"], "presize = 0.5: expected at least 1"),
         (["--jobs", "scratch"], "the jobs are fine-tune, feature-extraction"),
         (["--batch-size", "1000"], "--batch-size 1000: there are only 22 train images"),
         (["--data", "nowhere"], "nowhere"),
