@@ -17,6 +17,7 @@ from common.contract.results import History
 from common.contract.watch import Silent, Watch
 from common.data import datasets, decoded, splits
 from common.data.folder import ImageData
+from common.data.notes import notes as data_notes
 from common.devices import precision, processes
 from common.method import auto, feature_reuse, phases, schedules
 from common.method.plan import Plan, make_plan
@@ -49,6 +50,8 @@ def load_data(spec: ExperimentSpec) -> ImageData:
         bad_images=spec.bad_images,
         train_limit=spec.train_limit,
         test_limit=spec.test_limit,
+        split_seed=spec.split_seed,
+        zip_encoding=spec.zip_encoding,
     )
     return splits.split(data, spec)
 
@@ -98,7 +101,8 @@ def run(
     if leads:
         check_output(spec, folder, request.overwrite)
     plan, data, choice = prepare(spec, request.given)
-    for note in ([choice.why] if choice else []) + feature_reuse.notes(plan.spec, plan.phases):
+    said = [*data_notes(spec, data), *([choice.why] if choice else []), *feature_reuse.notes(plan.spec, plan.phases)]
+    for note in said:
         watch.on_note(note)
     asked = Experiment(load_backend(plan.spec.backend), plan, data, watch)
     experiment, model, run_record = begin(asked, choice, request.command)

@@ -42,7 +42,7 @@ def check_contradictions(spec: ExperimentSpec) -> None:
     if spec.data_url is not None and spec.data != "hotdog":
         raise UserError(f"data_url: only the data set hotdog is downloaded, but data = {spec.data!r}")
     if spec.data == "":
-        raise UserError("data = '': expected demo, hotdog, or the path of a folder or .zip")
+        raise UserError("data = '': expected demo, hotdog, or the path of a folder, .zip or table")
     if spec.weights == "":
         raise UserError("weights = '': expected distilled, tv_in1k, imagenet, none or the path of a .safetensors file")
     if spec.weights == "none" and spec.strategy != "scratch":

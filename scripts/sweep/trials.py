@@ -9,6 +9,7 @@ from pathlib import Path
 
 import backends
 from common.contract.results import EpochMetrics, Predictions
+from common.data.notes import notes
 from common.network import sources
 from common.runs import experiment
 from common.runs.record import MODEL, RunRecord
@@ -128,6 +129,9 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
         sources.read_for(base)
         data = experiment.load_data(base)
         experiment.resolve(base, data)
+        if base is next(iter(bases.values())):
+            for note in notes(base, data):
+                console.print(note, soft_wrap=True)
 
 
 def run_trials(study: Study, bases: Mapping[str, ExperimentSpec], search: Search, arguments: list[str]) -> None:
