@@ -28,7 +28,7 @@ from common.system.progress import tracked
 VERSION = 1
 HASH_SIDE = 16
 HASH_BITS = HASH_SIDE**2
-MAX_DISTANCE = 40
+MAX_DISTANCE = 64
 """Of HASH_BITS; docs/data.md has the distances of pictures that are copies of one another and of others."""
 
 # A picture with less between its darkest and its lightest value shows nothing that a hash could tell.
@@ -78,9 +78,10 @@ def groups(paths: Sequence[Path], progress: bool = True) -> list[int]:
         The number of each image's group.
     """
     marks = [_mark(path) for path in paths]
-    name = hashlib.sha256("\n".join([f"{VERSION} {PIL.__version__}", *marks]).encode("utf-8", "surrogateescape"))
+    key = "\n".join([f"{VERSION} {MAX_DISTANCE} {PIL.__version__}", *marks])
+    name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     cache = Cache(cache_folder() / "similar")
-    entry = cache.find(name.hexdigest()[:32])
+    entry = cache.find(name)
     kept = _read(entry, len(paths)) if entry else None
     if kept is not None:
         return kept
@@ -88,7 +89,7 @@ def groups(paths: Sequence[Path], progress: bool = True) -> list[int]:
     # On a full disk nothing is kept.
     with suppress(NoRoom, OSError):
         cache.get(
-            name.hexdigest()[:32],
+            name,
             lambda folder: write_atomically(folder / "groups.json", json.dumps(numbers).encode()),
             whole=lambda entry: _read(entry, len(paths)) is not None,
         )
@@ -110,22 +111,36 @@ def _mark(path: Path) -> str:
 
 def _grouped(paths: Sequence[Path], progress: bool) -> list[int]:
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        found = list(tracked(pool.map(picture_hash, paths), "looking for near-duplicates", len(paths), progress))
-    hashed = [index for index, bits in enumerate(found) if bits is not None]
-    hashes = np.array([bits for bits in found if bits is not None], np.bool_).reshape(-1, HASH_BITS)
-    pairs = [(hashed[one], hashed[two]) for one, two in near(hashes)] + same_files(paths, paths)
+        found = list(tracked(pool.map(_hash_or_fault, paths), "looking for near-duplicates", len(paths), progress))
+    hashed = [index for index, bits in enumerate(found) if isinstance(bits, np.ndarray)]
+    hashes = np.array([found[index] for index in hashed], np.bool_).reshape(-1, HASH_BITS)
+    pairs = [(hashed[one], hashed[two]) for one, two in near(hashes)]
+    whole = [index for index, bits in enumerate(found) if not isinstance(bits, UnreadableImage)]
+    files = [paths[index] for index in whole]
+    pairs += [(whole[one], whole[two]) for one, two in same_files(files, files)]
     rows, columns = [one for one, _ in pairs], [two for _, two in pairs]
     graph = coo_matrix((np.ones(len(pairs), np.bool_), (rows, columns)), shape=(len(paths), len(paths)))
     numbers: list[int] = connected_components(graph, directed=False)[1].tolist()
     return numbers
 
 
-def picture_hash(path: Path) -> NDArray[np.bool_] | None:
-    """Return the pHash of an image: (HASH_BITS,); None for one that is damaged or of a single colour."""
+def _hash_or_fault(path: Path) -> NDArray[np.bool_] | UnreadableImage | None:
     try:
-        grey = open_rgb(path).convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    except UnreadableImage:
-        return None
+        return picture_hash(path)
+    except UnreadableImage as error:
+        return error
+
+
+def picture_hash(path: Path) -> NDArray[np.bool_] | None:
+    """Return the pHash of an image, None for one of a single colour; UnreadableImage is raised for a damaged one.
+
+    Args:
+        path: The image.
+
+    Returns:
+        The bits of the hash, (HASH_BITS,).
+    """
+    grey = open_rgb(path).convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     darkest, lightest = grey.getextrema()
     if lightest - darkest < MIN_CONTRAST:  # type: ignore[operator]
         return None

@@ -82,8 +82,6 @@ def read(path: Path, split: str = "", top: Path | None = None, anywhere: bool = 
     Raises:
         UserError: The table is empty, damaged or lacks a column, or lines of it lack a value or contradict each other.
     """
-    if reason := fault(path):
-        raise UserError(f"The table {path} can't be read: {reason}.")
     rows = list(_rows(path))
     if not rows:
         raise UserError(f"The table {path} is empty: it has no line with a file and a label.")
@@ -100,6 +98,8 @@ def read(path: Path, split: str = "", top: Path | None = None, anywhere: bool = 
 
 def _rows(path: Path) -> Iterator[Row]:
     """Yield the number and the values of each line of a table."""
+    if reason := fault(path):
+        raise UserError(f"The table {path} can't be read: {reason}.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
