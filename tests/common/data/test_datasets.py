@@ -227,7 +227,7 @@ def zip_in(encoding: str, marked: bool = False) -> bytes:
 @pytest.mark.parametrize(
     ("content", "encoding"),
     [
-        (zip_in("gbk"), "gbk"), (zip_in("gbk"), "GB2312"), (zip_in("big5"), "big5"), (zip_in("utf-8"), None),
+        (zip_in("gbk"), "gbk"), (zip_in("gbk"), "GB2312"), (zip_in("shift_jis"), "shift_jis"), (zip_in("utf-8"), None),
         (zip_in("", marked=True), None), (zip_in("", marked=True), "gbk"),
     ],
 )  # fmt: skip
