@@ -119,7 +119,8 @@ def _inner(folder: _Folder) -> str | None:
                 f"To hold test images back from {train[0]}/ give --data {folder.path / train[0]}. {LAYOUTS}."
             )
         return train[0]
-    return folder.folders[0] if len(folder.folders) == 1 and not folder.loose else None
+    alone = len(folder.folders) == 1 and not folder.loose and not folder.splits
+    return folder.folders[0] if alone else None
 
 
 def _refuse_nested(folder: _Folder, nested: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from common.data.folder import ImageData, read_folder
 from common.system.errors import UserError
-from tests.common.data.pictures import rows_of, write_classes, write_noise, write_table
+from tests.common.data.pictures import write_classes, write_noise, write_table
 
 
 def read(root: Path, **options) -> ImageData:
@@ -153,24 +153,14 @@ def test_what_is_beside_the_splits_is_named(tmp_path):
 
 
 def test_a_table_in_a_folder_of_pictures_is_used(tmp_path):
-    write_classes(tmp_path / "plain")
-    plain = read(tmp_path / "plain")
-    shutil.copytree(tmp_path / "plain", tmp_path / "with" / "images")
-    rows = rows_of(tmp_path / "with" / "images", tmp_path / "with" / "images")
-    write_table(tmp_path / "with" / "labels.csv", rows)
-    (tmp_path / "with" / "images" / "cat").rename(tmp_path / "with" / "images" / "x")
-    write_table(tmp_path / "with" / "labels.csv", [
-        {**row, "file_name": str(row["file_name"]).replace("cat/", "x/")} for row in rows
-    ])  # fmt: skip
-    shutil.move(tmp_path / "with" / "images" / "dog", tmp_path / "with" / "images" / "x" / "dog")
-    write_table(tmp_path / "with" / "labels.csv", [
-        {"file_name": f"x/{row['label']}/{Path(str(row['file_name'])).name}".replace("cat/", ""), "label": row["label"]}
-        for row in rows
-    ])  # fmt: skip
-    data = read(tmp_path / "with")
-    assert data.classes == plain.classes
-    assert counts(data) == counts(plain)
-    assert "table labels.csv (file_name, label)" in data.summary
+    for number in range(20):
+        write_noise(tmp_path / "images" / f"{number}.png", number)
+    rows = [{"file_name": f"{number}.png", "label": ("cat", "dog")[number % 2]} for number in range(20)]
+    write_table(tmp_path / "labels.csv", rows)
+    data = read(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert counts(data) == (16, 0, 4)
+    assert data.summary.endswith("; table labels.csv (file_name, label)")
 
 
 def refuse(root: Path, message: str, **options) -> None:
@@ -215,6 +205,11 @@ def test_a_test_folder_without_train(tmp_path):
     write_classes(tmp_path / "test")
     write_classes(tmp_path / "val")
     refuse(tmp_path, r"has no train folder; found: test/, val/")
+
+
+def test_a_lone_test_folder(tmp_path):
+    write_classes(tmp_path / "test")
+    refuse(tmp_path, r"has no train folder; found: test/")
 
 
 def test_a_train_folder_beside_other_pictures(tmp_path):
