@@ -27,7 +27,8 @@ def notes(spec: ExperimentSpec, data: ImageData) -> list[str]:
             f"warning: {len(shared):,} of the {len(data.test):,} test images are among the training images too, "
             f"such as {tested.name}, which is {known.name}; the test accuracy will flatter"
         )
-    return lines
+    # Names of files need not be Unicode, but what is printed must be.
+    return [line.encode("utf-8", "backslashreplace").decode() for line in lines]
 
 
 def shared_images(data: ImageData) -> list[tuple[Sample, Sample]]:

@@ -30,7 +30,8 @@ def check_contradictions(spec: ExperimentSpec) -> None:
     for name, wanted in (("early_stopping", spec.early_stopping is not None), ("keep", spec.keep == "best")):
         if wanted and not spec.validation:
             raise UserError(
-                f"{name} = {getattr(spec, name)}: needs validation images to choose by; add --validation 0.2"
+                f"{name} = {getattr(spec, name)}: needs validation images to choose by; add --validation 0.2 (a val "
+                "folder beside train and test is then used instead)"
             )
     if spec.schedule == "one-cycle" and spec.schedule_warm_up_steps:
         raise UserError("schedule_warm_up_steps: the schedule one-cycle warms up by itself; leave the option away")

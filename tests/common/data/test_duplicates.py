@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_test_images_that_are_trained_on_are_told(tmp_path, copies):
             "train/cat/00.png; the test accuracy will flatter"
         ][:copies]
     )
+
+
+def test_names_that_are_no_unicode_can_be_printed(tmp_path):
+    write_classes(tmp_path / "train", count=3)
+    write_classes(tmp_path / "test", count=2, first=50)
+    shutil.copy(tmp_path / "train" / "cat" / "00.png", os.fsencode(tmp_path / "test" / "cat") + b"/\xe9.png")
+    data = read_folder(tmp_path, progress=False)
+    (_, warning) = notes(ExperimentSpec(data=str(tmp_path)), data)
+    assert "such as test/cat/\\udce9.png, which is train/cat/00.png" in warning.encode().decode()
 
 
 def test_the_project_s_own_data_need_no_words(pictures):

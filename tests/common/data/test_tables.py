@@ -131,7 +131,7 @@ def test_a_line_that_comes_twice_counts_once(tmp_path, plain):
     rows = rows_of(tmp_path / "photos", tmp_path)
     data = read(write_table(tmp_path / "labels.csv", [*rows, {**rows[0], "file_name": f"./{rows[0]['file_name']}"}]))
     assert same(data, plain)
-    assert data.summary.endswith("; 1 lines repeated")
+    assert data.summary.endswith("; 1 line repeated")
 
 
 def test_two_folders_of_one_class_name_keep_their_pictures_apart(tmp_path):
