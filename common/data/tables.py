@@ -92,9 +92,9 @@ def read(path: Path, split: str = "", top: Path | None = None, anywhere: bool = 
     entries, places = _with_splits(entries, split, path)
     top = top or path.parent
     files, problems = _files(entries, path.parent, top, anywhere, path)
-    notes = [f"table {path.name} ({columns.words})"] + (
-        [f"{repeated} line{'s' * (repeated > 1)} repeated"] if repeated else []
-    )
+    notes = [f"table {path.name} ({columns.words})"]
+    if repeated:
+        notes.append(f"{repeated} line{'s' * (repeated > 1)} repeated")
     return Listing(top, tuple(files), tuple(problems), tuple(places.items()), tuple(notes))
 
 
