@@ -68,6 +68,8 @@ class Request:
     """Fields of the spec that the user has named, which the strategy `auto` leaves alone."""
     tensorboard: bool = False
     """Whether to leave a folder `tensorboard` with the run's events, too."""
+    data_shown: bool = False
+    """Whether the lines on the data were shown before, by an earlier run or by the command."""
 
 
 def run(
@@ -101,8 +103,8 @@ def run(
     if leads:
         check_output(spec, folder, request.overwrite)
     plan, data, choice = prepare(spec, request.given)
-    said = [*data_notes(spec, data), *([choice.why] if choice else []), *feature_reuse.notes(plan.spec, plan.phases)]
-    for note in said:
+    notes = [] if request.data_shown else data_notes(spec, data)
+    for note in notes + ([choice.why] if choice else []) + feature_reuse.notes(plan.spec, plan.phases):
         watch.on_note(note)
     asked = Experiment(load_backend(plan.spec.backend), plan, data, watch)
     experiment, model, run_record = begin(asked, choice, request.command)

@@ -54,8 +54,8 @@ class ExperimentSpec:
     hotdog_index: Annotated[int, Field(ge=0)] | None = None
     """Row of the source head to report as the hot dog's; by default the one that the weights call `hotdog`."""
     data: str = "demo"
-    """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder or .zip of class
-    folders, with train/ and test/ or without, or a table (docs/data.md)."""
+    """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder, .zip or table of your own,
+    in most layouts (docs/data.md)."""
     data_url: str | None = None
     """Address to download `hotdog` from instead of the chapter's."""
     data_sha1: str | None = None

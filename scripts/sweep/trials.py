@@ -149,7 +149,8 @@ def run_trials(study: Study, bases: Mapping[str, ExperimentSpec], search: Search
 
     def run(spec: ExperimentSpec, folder: Path, on_epoch: Callable[[EpochMetrics], None]) -> RunRecord:
         with TrialWatch(on_epoch) as watch:
-            finished = experiment.run(spec, folder, watch, backends.load, experiment.Request(command, given=given))
+            request = experiment.Request(command, given=given, data_shown=True)
+            finished = experiment.run(spec, folder, watch, backends.load, request)
         # The best is trained again, on all images; the networks of all trials would fill a disk.
         (folder / MODEL).unlink(missing_ok=True)
         return finished

@@ -55,6 +55,12 @@ def test_every_layout_gives_the_same_data_and_numbers(monkeypatch, capsys) -> No
     assert all((Path("photos") / name).exists() for name in held_back["test"])
 
 
+def test_two_strategies_say_it_once(monkeypatch, capsys) -> None:
+    write_classes(Path("photos"))
+    assert call(monkeypatch, scripts.run, *small(Path("photos")), "--output", "out") == 0
+    assert capsys.readouterr().out.count("2 classes, 16 training images") == 1
+
+
 def test_the_seed_of_the_run_leaves_the_test_images_alone(monkeypatch) -> None:
     write_classes(Path("photos"))
     seeds = [("--seed", "0"), ("--seed", "1"), ("--split-seed", "1")]
