@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     first = [sample for sample in data.train if sample.label == 0][:COLUMNS]
     last = [sample for sample in data.train if sample.label == len(data.classes) - 1][::-1][:COLUMNS]
     write_grid(options.output, [(data.classes[0], first), (data.classes[-1], last)])
-    console.print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images")
+    console.print(f"{data.name}: {data.summary}", soft_wrap=True)
     console.print(f"class_to_idx: {data.class_to_idx}")
     console.print(f"picture: {options.output}", soft_wrap=True)
     return 0

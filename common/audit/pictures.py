@@ -8,21 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from common.data.duplicates import GREY_SIDE, HASH_BITS, HASH_SIDE, grey_square, hash_bits
 from common.data.folder import ImageData, Sample, Skipped
 from common.data.images import UnreadableImage, open_rgb
 
-# phash of 16 x 16 told planted duplicates from other pictures best of imagehash's hashes; see docs/data-check.md.
-HASH_SIDE = 16
-HASH_BITS = HASH_SIDE**2
-# A picture with less between its darkest and its lightest value shows nothing that a hash could tell.
-MIN_CONTRAST = 8
-# The picture is first squashed to a square of this side, so that a large one is resized only once.
-GREY_SIDE = 256
 # Sides of the parts, as a share of the picture's, at which a cropped copy is looked for.
 PARTS = (0.95, 0.90)
 
@@ -68,7 +61,7 @@ def measure(
         the data was listed.
     """
     # A split that the project has made says nothing about the data.
-    own = getattr(data, "held_back", None) is None
+    own = data.held_back is None
     listed = [
         (sample, split if own else "")
         for split, samples in (("train", data.train), ("validation", data.validation), ("test", data.test))
@@ -117,13 +110,12 @@ def hashes(image: Image.Image) -> Hashes:
         Bits (2 + parts, HASH_BITS): of the whole picture, of its mirror image, and of five parts (the centre and the
         four corners) of each size of PARTS. A blank picture has none: (0, HASH_BITS).
     """
-    grey = image.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    darkest, lightest = grey.getextrema()
-    if lightest - darkest < MIN_CONTRAST:  # type: ignore[operator]
+    grey = grey_square(image)
+    if grey is None:
         return np.empty((0, HASH_BITS), bool)
     whole = (0.0, 0.0, 1.0, 1.0)
     views = [_view(grey, whole), _view(ImageOps.mirror(grey), whole), *(_view(grey, box) for box in _parts())]
-    return np.stack([imagehash.phash(view, hash_size=HASH_SIDE).hash.ravel() for view in views])
+    return np.stack([hash_bits(view) for view in views])
 
 
 def _parts() -> Iterator[tuple[float, float, float, float]]:

@@ -61,7 +61,9 @@ def link_images(data: ImageData, folder: Path, steps: int, batch_size: int) -> I
         if count == 0:
             raise UserError(f"--batch-size {batch_size}: there are only {len(samples)} {split} images in {data.name}")
         for number, sample in enumerate(spread(samples, count)):
-            place = folder / split / data.classes[sample.label] / f"{number:05d}{sample.path.suffix}"
+            # The name of a class in a table may be none of a folder.
+            name = data.classes[sample.label].replace("/", "_")
+            place = folder / split / name / f"{number:05d}{sample.path.suffix}"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(sample.path.resolve())
     return read_folder(folder, progress=False)

@@ -1,10 +1,12 @@
-"""Find data sets by name or path: "hotdog" (downloaded), "demo" (drawn here), a folder of class folders, or its zip."""
+"""Find data sets by name or path: "hotdog" (downloaded), "demo" (drawn here), a folder, its zip, or a table."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,8 +16,9 @@ import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from common.data import demo, zips
+from common.data import demo, tables, zips
 from common.data.folder import BadImages, ImageData, read_folder
+from common.data.listing import fault, is_image
 from common.system.caches import Cache, cache_folder
 from common.system.errors import UserError
 from common.system.files import user_path
@@ -37,6 +40,8 @@ _OTHER_WAYS = (
     "or a folder or zip on this machine with --data PATH. --data demo needs no network."
 )
 
+_PATHS = f"--data takes a folder, a .zip, or a table ({', '.join(tables.SUFFIXES)})."
+
 
 def load(
     data: str,
@@ -49,14 +54,16 @@ def load(
     cache: Path | None = None,
     progress: bool = True,
     short_side: int | None = None,
+    split_seed: int = 0,
+    zip_encoding: str | None = None,
 ) -> ImageData:
     """Find a data set, made or downloaded if need be, and list its samples.
 
     Downloads, unpacked zips and drawn images are kept in `cache` and made only once.
 
     Args:
-        data: "hotdog", "demo", or the path of a folder or zip with train/<class>/ and test/<class>/. A name in DATASETS
-            means that data set even beside a folder of the same name; write "./hotdog" for the folder.
+        data: "hotdog", "demo", or the path of a folder, a zip or a table. A name in DATASETS means that data set even
+            beside a folder of the same name; write "./hotdog" for the folder.
         url: Another place to download "hotdog" from; it needs `sha1`.
         sha1: The hex SHA-1 of the zip at `url`. A copy with another SHA-1 than the chapter's is named "hotdog@" and the
             first 8 digits.
@@ -66,6 +73,8 @@ def load(
         cache: Folder for what is made; None for `cache_folder()`.
         progress: Whether progress bars may be shown.
         short_side: As in `read_folder`.
+        split_seed: The seed by which test images are held back where the data has none.
+        zip_encoding: The encoding of names in a zip that are not UTF-8; None for none.
 
     Returns:
         The samples and classes of the data set.
@@ -75,12 +84,21 @@ def load(
             `read_folder` refuses.
     """
     cache = Path(cache) if cache is not None else cache_folder()
-    name, root, zipped = _find(data, url, _source_sha1(data, url, sha1), cache, progress)
+    if data in DATASETS:
+        name, root, zipped = _named(data, url, _source_sha1(data, url, sha1), cache, progress)
+    else:
+        _source_sha1(data, url, sha1)
+        name, root, zipped = _at(data, zip_encoding, cache)
     try:
         found = read_folder(
-            root, bad_images=bad_images, train_limit=train_limit, test_limit=test_limit, progress=progress,
+            root,
+            bad_images=bad_images,
+            train_limit=train_limit,
+            test_limit=test_limit,
+            progress=progress,
+            split_seed=split_seed,
             short_side=short_side,
-        )  # fmt: skip
+        )
     except UserError as error:
         if zipped is None:
             raise
@@ -88,19 +106,47 @@ def load(
     return replace(found, name=name)
 
 
-def _find(data: str, url: str | None, sha1: str, cache: Path, progress: bool) -> tuple[str, Path, str | None]:
-    """Return the name of a data set, its folder, and the zip that this was unpacked from, None where it was none."""
+def _named(data: str, url: str | None, sha1: str, cache: Path, progress: bool) -> tuple[str, Path, str | None]:
+    """Return the name of one of DATASETS, its folder, and the zip that this was unpacked from, None without one."""
     if data == "demo":
         return data, _demo(cache, progress), None
-    if data == "hotdog":
-        name = data if sha1 == HOTDOG_SHA1 else f"{data}@{sha1[:8]}"
-        return name, _hotdog((url,) if url else HOTDOG_URLS, sha1, cache, progress), url or HOTDOG_URLS[0]
+    name = data if sha1 == HOTDOG_SHA1 else f"{data}@{sha1[:8]}"
+    return name, _hotdog((url,) if url else HOTDOG_URLS, sha1, cache, progress), url or HOTDOG_URLS[0]
+
+
+def _at(data: str, zip_encoding: str | None, cache: Path) -> tuple[str, Path, str | None]:
+    """Return the name of the data at a path, its folder or table, and its zip, None where it is none."""
     path = user_path("--data", data)
     if not path.exists():
-        raise UserError(f"There is no {data}. --data takes {', '.join(DATASETS)}, or the path of a folder or zip.")
+        raise UserError(
+            f"There is no {data}. --data takes {', '.join(DATASETS)}, or the path of a folder, zip or table."
+        )
+    encoding = zips.check_encoding(zip_encoding) if zip_encoding is not None else None
     if path.is_dir():
         return path.resolve().name, path, None
-    return path.stem, _unpacked(path, _sha1(path), cache), str(path)
+    if reason := fault(path):
+        raise UserError(f"--data {data}: {reason}. {_PATHS}")
+    if path.suffix.lower() in tables.SUFFIXES:
+        return path.stem, path, None
+    _check_archive(path)
+    encoding = zips.name_encoding(path, encoding)
+    return path.stem, _unpacked(path, _sha1(path), cache, encoding), str(path)
+
+
+def _check_archive(path: Path) -> None:
+    """Raise UserError where a file is certainly no zip, with what to do with it."""
+    try:
+        if zipfile.is_zipfile(path):
+            return
+        is_tar = tarfile.is_tarfile(path)
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    if is_tar:
+        raise UserError(f"{path} is a tar archive. Unpack it (tar xf {path}) and give --data the folder. {_PATHS}")
+    if is_image(path.name):
+        raise UserError(f"{path} is a single image. {_PATHS}")
+    if path.suffix.lower() != ".zip":
+        raise UserError(f"{path} is no folder, zip or table. {_PATHS}")
 
 
 def _source_sha1(data: str, url: str | None, sha1: str | None) -> str:
@@ -134,8 +180,9 @@ def _hotdog(urls: tuple[str, ...], sha1: str, cache: Path, progress: bool) -> Pa
     )
 
 
-def _unpacked(archive: Path, sha1: str, cache: Path) -> Path:
-    return _make_once(cache, "unpacked", sha1, lambda folder: zips.unpack(archive, folder))
+def _unpacked(archive: Path, sha1: str, cache: Path, encoding: str | None) -> Path:
+    name = sha1 if encoding is None else f"{sha1}-{encoding}"
+    return _make_once(cache, "unpacked", name, lambda folder: zips.unpack(archive, folder, encoding))
 
 
 def _sha1(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Read class folders to labelled samples, and find every unreadable image before training begins."""
+"""Read a folder or table to labelled samples, and find every unreadable image before training begins."""
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
-from common.data.images import IMAGE_SUFFIXES, UnreadableImage, open_rgb
+from common.data import holdout, layouts, tables
+from common.data.holdout import HeldBack
+from common.data.images import UnreadableImage, open_rgb
+from common.data.listing import File, Listing, and_so_on
+from common.data.listing import Skipped as Skipped
 from common.system.errors import UserError
+from common.system.progress import tracked
 
 BadImages = Literal["error", "skip"]
-SPLITS = ("train", "test")
-LAYOUT = "train/<class>/ and test/<class>/ with the same class names in both, at least two, and images inside"
+Split = Literal["train", "validation", "test"]
 MAX_LISTED = 20
-
-_NEVER_DATA = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its file, its class index, and its name, a posix path under the root ("test/hotdog/0001.jpg")."""
+    """One image: its file, its class index, and its name, split/class/file ("test/hotdog/0001.jpg") in any layout."""
 
     path: Path
     label: int
@@ -48,14 +48,6 @@ def read_file(sample: Sample, short_side: int | None = None) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A file that was left out, and the reason."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class ImageData:
     """A data set on disk. Samples are sorted by class, then by name; labels index `classes`."""
 
@@ -66,7 +58,11 @@ class ImageData:
     test: tuple[Sample, ...]
     skipped: tuple[Skipped, ...]
     validation: tuple[Sample, ...] = ()
-    """Images held back from `train`."""
+    """Images held back from `train`, or those that the data itself has for that."""
+    notes: tuple[str, ...] = ()
+    """How the data was understood, where there is something to say."""
+    held_back: HeldBack | None = None
+    """The split that the project made, None where the data has test images."""
     read: Read = field(default=read_file, compare=False, repr=False)
     """Function that threads of the shared pipeline read an image by; `common.data.decoded` has a faster one."""
 
@@ -74,6 +70,16 @@ class ImageData:
     def class_to_idx(self) -> dict[str, int]:
         """Class name -> label."""
         return {name: index for index, name in enumerate(self.classes)}
+
+    @property
+    def summary(self) -> str:
+        """The line that says what was understood of the data."""
+        counts = [("class", "classes", len(self.classes))]
+        for split, samples in (("training", self.train), ("validation", self.validation), ("test", self.test)):
+            if samples:
+                counts.append((f"{split} image", f"{split} images", len(samples)))
+        words = ", ".join(f"{count:,} {one if count == 1 else many}" for one, many, count in counts)
+        return "; ".join([words, *self.notes])
 
     @property
     def fingerprint(self) -> str:
@@ -88,12 +94,6 @@ class ImageData:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    name: str
-
-
 def read_folder(
     root: str | os.PathLike[str],
     *,
@@ -102,13 +102,16 @@ def read_folder(
     test_limit: int | None = None,
     progress: bool = True,
     short_side: int | None = None,
+    split_seed: int = 0,
 ) -> ImageData:
-    """Read `train/<class>/...` and `test/<class>/...` under a folder, and decode every image that is used once.
+    """Read a folder or table, and decode every image that is used once.
 
-    Classes are sorted by name (hotdog = 0, not-hotdog = 1); images may lie in deeper folders.
+    `common.data.layouts` and `common.data.tables` say what they may look like. Classes are sorted by name (hotdog = 0,
+    not-hotdog = 1); images may lie in deeper folders. Without test images, those of the validation split take their
+    place; without these, `common.data.holdout` holds test images back.
 
     Args:
-        root: The folder, or one that holds the data set as its only folder with both splits.
+        root: The folder, or the table.
         bad_images: With "error", unreadable images and files that are no images raise. With "skip" they are left out
             and listed in `skipped`, so a limited split may come out that much smaller.
         train_limit: Most training images over all classes, shared evenly between them and spread evenly through each
@@ -117,9 +120,10 @@ def read_folder(
         progress: Whether a progress bar may be shown.
         short_side: The short side in pixels to which larger images will be reduced, which makes decoding them faster;
             None for images as they are.
+        split_seed: The seed by which test images are held back.
 
     Returns:
-        The data set, without validation images.
+        The data set, with validation images only where it has some beside its test images.
 
     Raises:
         UserError: The root is missing, the layout is another, a class is empty or in one split only, a limit is smaller
@@ -127,120 +131,60 @@ def read_folder(
     """
     if bad_images not in ("error", "skip"):
         raise UserError(f"--bad-images is {bad_images!r}; it can be error or skip.")
-    top = _find_splits(Path(root))
-    classes = _classes(top)
-    limits = {"train": train_limit, "test": test_limit}
-    chosen: dict[str, list[list[_File]]] = {}
-    problems: list[Skipped] = []
-    for split in SPLITS:
-        problems += _strays(top, split)
-        listed = [_list_class(top, split, name) for name in classes]
-        problems += [other for _, others in listed for other in others]
-        chosen[split] = _limited([images for images, _ in listed], limits[split], split)
-    files = [file for split in SPLITS for found in chosen[split] for file in found]
+    root = Path(root)
+    is_table = root.is_file() and root.suffix.lower() in tables.SUFFIXES
+    listing = tables.read(root, anywhere=True) if is_table else layouts.find(root)
+    listing, held_back = holdout.divide(listing, split_seed, progress)
+    classes = _classes(listing)
+    limits = {"train": train_limit, "test": test_limit, "validation": None}
+    chosen = {split: _limited(_by_class(listing, split, classes), limit, split) for split, limit in limits.items()}
+    files = [file for per_class in chosen.values() for found in per_class for file in found]
     unreadable = _check(files, progress, short_side)
-    problems += [Skipped(name, reason) for name, reason in unreadable.items()]
+    problems = [*listing.problems, *(Skipped(file.shown, reason) for file, reason in unreadable.items())]
     if problems and bad_images == "error":
-        raise UserError(_describe(problems, top))
-    samples = {split: _samples(chosen[split], unreadable, classes, top / split) for split in SPLITS}
-    return ImageData(top.name, top, classes, samples["train"], samples["test"], tuple(problems))
+        raise UserError(_describe(problems, listing.top))
+    train, test, validation = (_samples(files, unreadable, _place(listing, split)) for split, files in chosen.items())
+    return ImageData(
+        listing.top.name, listing.top, classes, train, test, tuple(problems), validation,
+        notes=listing.notes + ((f"{len(problems)} unusable files left out",) if problems else ()), held_back=held_back,
+    )  # fmt: skip
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder; a link that leads in a circle is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+def _place(listing: Listing, split: str) -> str:
+    return dict(listing.places).get(split, str(listing.top))
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            found = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in _NEVER_DATA]
-    except OSError as error:
-        raise UserError(f"Can't read the folder {folder}: {error.strerror or error}.") from error
-    return sorted(found, key=lambda entry: entry.name)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in _visible(folder) if _is_folder(entry)]
-
-
-def _find_splits(root: Path) -> Path:
-    if not root.exists():
-        raise UserError(f"There is no folder {root}. Give --data the path of a folder with {LAYOUT}.")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file, not a folder. Give --data the path of a folder with {LAYOUT}.")
-    if all((root / split).is_dir() for split in SPLITS):
-        return root
-    folders = _subfolders(root)
-    inner = [name for name in folders if all((root / name / split).is_dir() for split in SPLITS)]
-    if len(inner) == 1:
-        return root / inner[0]
-    if inner:
-        raise UserError(f"{root} holds several data sets ({_and_so_on(inner)}). Give --data the path of one of them.")
-    missing = [split for split in SPLITS if split not in folders]
-    contents = _and_so_on([entry.name + "/" * _is_folder(entry) for entry in _visible(root)]) or "nothing"
-    raise UserError(f"{root} has no {' and no '.join(missing)} folder; found: {contents}. The layout is {LAYOUT}.")
-
-
-def _classes(top: Path) -> tuple[str, ...]:
-    found = {split: set(_subfolders(top / split)) for split in SPLITS}
-    for split, other in (("train", "test"), ("test", "train")):
-        if not found[split]:
-            loose = sum(_is_image(entry.name) for entry in _visible(top / split))
-            beside = f" ({loose} images lie directly in it)" if loose else ""
-            raise UserError(f"{top / split} has no class folders{beside}. The layout is {LAYOUT}.")
-        if found[other] and (alone := sorted(found[split] - found[other])):
+def _classes(listing: Listing) -> tuple[str, ...]:
+    found = {
+        split: {file.label for file in listing.files if file.split == split}
+        for split in ("train", "validation", "test")
+    }
+    for split, other in (("train", "test"), ("test", "train"), ("validation", "train")):
+        alone = sorted(found[split] - found[other])
+        if alone and found[other]:
             raise UserError(
-                f"Class {_and_so_on(alone)} is in {top / split} but not in {top / other}, "
-                f"which has {_and_so_on(sorted(found[other]))}. Both need the same class folders."
+                f"Class {and_so_on(alone)} is in {_place(listing, split)} but not in {_place(listing, other)}, "
+                f"which has {and_so_on(sorted(found[other]))}. Both need the same classes."
             )
-    classes = tuple(sorted(found["train"]))
+    classes = tuple(sorted({file.label for file in listing.files}))
     if len(classes) < 2:
-        raise UserError(f"{top} has only one class, {classes[0]}; telling classes apart takes at least two folders.")
+        raise UserError(
+            f"{listing.top} has only one class, {classes[0]}; telling classes apart takes at least two."
+            if classes
+            else f"{listing.top} has no image that can be used.\n{_describe(listing.problems, listing.top)}"
+        )
     return classes
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+def _by_class(listing: Listing, split: str, classes: Sequence[str]) -> list[list[File]]:
+    per_class: dict[str, list[File]] = {label: [] for label in classes}
+    for file in listing.files:
+        if file.split == split:
+            per_class[file.label].append(file)
+    return [sorted(files, key=lambda file: file.name) for files in per_class.values()]
 
 
-def _strays(top: Path, split: str) -> list[Skipped]:
-    names = [entry.name for entry in _visible(top / split) if not _is_folder(entry) and _is_image(entry.name)]
-    return [Skipped(f"{split}/{name}", "lies beside the class folders, so it has no class") for name in names]
-
-
-def _list_class(top: Path, split: str, name: str) -> tuple[list[_File], list[Skipped]]:
-    images: list[_File] = []
-    others: list[Skipped] = []
-    # Reading a link to a folder above would label every other class's images as this one.
-    seen = {str(above) for above in Path(os.path.realpath(top / split / name)).parents}
-    waiting = [top / split / name]
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        for entry in _visible(folder):
-            path = folder / entry.name
-            shown = path.relative_to(top).as_posix()
-            if _is_folder(entry):
-                waiting.append(path)
-            elif _is_image(entry.name):
-                images.append(_File(path, shown))
-            else:
-                others.append(Skipped(shown, "not an image by its name"))
-    if not images:
-        raise UserError(
-            f"Class folder {top / split / name} holds no images; known are {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
-    return sorted(images, key=lambda file: file.name), sorted(others, key=lambda other: other.name)
-
-
-def _limited(per_class: list[list[_File]], limit: int | None, split: str) -> list[list[_File]]:
+def _limited(per_class: list[list[File]], limit: int | None, split: str) -> list[list[File]]:
     if limit is None:
         return per_class
     if limit < len(per_class):
@@ -258,7 +202,7 @@ def _limited(per_class: list[list[_File]], limit: int | None, split: str) -> lis
     return [[files[i * len(files) // count] for i in range(count)] for files, count in pairs]
 
 
-def _fault(file: _File, short_side: int | None) -> str | None:
+def _fault(file: File, short_side: int | None) -> str | None:
     try:
         open_rgb(file.path, short_side)
     except UnreadableImage as error:
@@ -266,24 +210,18 @@ def _fault(file: _File, short_side: int | None) -> str | None:
     return None
 
 
-def _check(files: Sequence[_File], progress: bool, short_side: int | None) -> dict[str, str]:
-    console = Console(stderr=True)
+def _check(files: Sequence[File], progress: bool, short_side: int | None) -> dict[File, str]:
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        faults: Iterable[str | None] = track(
-            pool.map(_fault, files, repeat(short_side)), "checking images", total=len(files), console=console,
-            transient=True, disable=not (progress and console.is_terminal),
-        )  # fmt: skip
-        return {file.name: fault for file, fault in zip(files, faults, strict=True) if fault is not None}
+        faults = tracked(pool.map(_fault, files, repeat(short_side)), "checking images", len(files), progress)
+        return {file: fault for file, fault in zip(files, faults, strict=True) if fault is not None}
 
 
-def _samples(
-    per_class: list[list[_File]], unreadable: dict[str, str], classes: tuple[str, ...], folder: Path
-) -> tuple[Sample, ...]:
+def _samples(per_class: list[list[File]], unreadable: dict[File, str], place: str) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     for label, files in enumerate(per_class):
-        good = [Sample(file.path, label, file.name, _mark(file.path)) for file in files if file.name not in unreadable]
-        if not good:
-            raise UserError(f"No image of {folder / classes[label]} is readable, so the class would be empty.")
+        good = [Sample(file.path, label, file.name, _mark(file.path)) for file in files if file not in unreadable]
+        if files and not good:
+            raise UserError(f"No image of {place}/{files[0].label} is readable, so the class would be empty.")
         samples += good
     return tuple(samples)
 
@@ -296,13 +234,9 @@ def _mark(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _describe(problems: list[Skipped], top: Path) -> str:
+def _describe(problems: Sequence[Skipped], top: Path) -> str:
     lines = [f"  {problem.name}: {problem.reason}" for problem in problems[:MAX_LISTED]]
     if len(problems) > MAX_LISTED:
         lines.append(f"  ... and {len(problems) - MAX_LISTED} more")
     count = f"{len(problems)} file{'s' * (len(problems) != 1)} in {top} can't be used as images:"
     return "\n".join([count, *lines, "Mend or remove them, or leave them out with --bad-images skip."])
-
-
-def _and_so_on(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

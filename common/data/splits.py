@@ -17,10 +17,11 @@ _SPLIT = 5
 def split(data: ImageData, spec: ExperimentSpec) -> ImageData:
     """Hold the share `spec.validation` of each class's training images back, drawn from the seed.
 
-    Of n images of a class, round(validation * n) become validation images.
+    Of n images of a class, round(validation * n) become validation images. Data with validation images of its own keeps
+    these instead.
 
     Args:
-        data: Data without validation images.
+        data: The data.
         spec: What the user chose; with `validation` 0 the data stays as it is.
 
     Returns:
@@ -31,6 +32,9 @@ def split(data: ImageData, spec: ExperimentSpec) -> ImageData:
     """
     if not spec.validation:
         return data
+    if data.validation:
+        note = "validation images as the data has them, none held back"
+        return dataclasses.replace(data, notes=(*data.notes, note))
     train: list[Sample] = []
     validation: list[Sample] = []
     for label, name in enumerate(data.classes):

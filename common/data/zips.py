@@ -1,7 +1,8 @@
-"""Unpack a zip that somebody else made: nothing outside its folder, no links, no bomb."""
+"""Unpack a zip that somebody else made: nothing outside its folder, no links, no bomb, no nonsense as names."""
 
 from __future__ import annotations
 
+import codecs
 import lzma
 import re
 import shutil
@@ -22,18 +23,75 @@ RATIO_FREE = 100 * 1024**2
 """Bytes: below this unpacked size the factor doesn't matter."""
 
 
-def unpack(archive: Path, folder: Path) -> None:
+# In zips without the mark that names are UTF-8; what old DOS programs wrote, and how Python reads all others.
+_UNMARKED = "cp437"
+_UTF_8_FLAG = 0x800
+# Encodings of file names that people meet most, tried on the names of a zip to show how they would read.
+_SUGGESTED = ("gbk", "shift_jis", "euc_kr", "big5", "cp866", "cp437", "cp1252")
+
+
+def name_encoding(archive: Path, wanted: str | None) -> str | None:
+    """Find out how the names in a zip are encoded where the zip does not say that they are UTF-8.
+
+    Args:
+        archive: The zip.
+        wanted: The encoding that the user named, None for none.
+
+    Returns:
+        The name of the encoding; None where the zip says it, or all names are ASCII.
+
+    Raises:
+        UserError: The names are not UTF-8 and `wanted` is None or no encoding of theirs, or the zip is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise UserError(_damaged(archive, error)) from error
+    names = [m.orig_filename.encode(_UNMARKED) for m in members if not m.flag_bits & _UTF_8_FLAG]
+    unmarked = [name for name in names if not name.isascii()]
+    if not unmarked:
+        return None
+    if wanted is None and all(_decoded(name, "utf-8") is not None for name in unmarked):
+        return "utf-8"
+    if wanted is not None and all(_decoded(name, wanted) is not None for name in unmarked):
+        return wanted
+    readings = [(encoding, _decoded(unmarked[0], encoding)) for encoding in _SUGGESTED]
+    lines = [f"  --zip-encoding {encoding}: {text}" for encoding, text in readings if text is not None]
+    fault = "do not say how they are encoded, and are not UTF-8" if wanted is None else f"are not {wanted}"
+    raise UserError("\n".join([f"{archive} holds names that {fault}. The first would read, with", *lines]))
+
+
+def _decoded(name: bytes, encoding: str) -> str | None:
+    try:
+        return name.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def check_encoding(name: str) -> str:
+    """Return Python's name for an encoding of text; raises UserError where there is none of that name."""
+    try:
+        found = codecs.lookup(name)
+        "".encode(name)
+    except (LookupError, ValueError) as error:
+        raise UserError(f"--zip-encoding {name}: no such encoding; there are gbk, shift_jis, cp437, ...") from error
+    return found.name
+
+
+def unpack(archive: Path, folder: Path, encoding: str | None = None) -> None:
     """Write every file of a zip under a folder.
 
     Args:
         archive: The zip.
         folder: An empty folder.
+        encoding: That of names that are not marked as UTF-8, as `name_encoding` gives it.
 
     Raises:
         UserError: The zip is unsafe or damaged, or has two entries for one file.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(archive, metadata_encoding=encoding) as opened:
             members = opened.infolist()
             places = [_safe_place(member, archive) for member in members]
             _refuse_bomb(members, archive)
@@ -47,14 +105,16 @@ def unpack(archive: Path, folder: Path) -> None:
                 with opened.open(member) as source, open(target, "xb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(
-            f"{archive} is no zip, or a damaged one ({error}). Get it again, or unpack it yourself."
-        ) from error
+        raise UserError(_damaged(archive, error)) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         name = Path(error.filename).relative_to(folder)
         raise UserError(
             f"{archive} holds two entries for {name}. Unpack it yourself and give --data the folder."
         ) from error
+
+
+def _damaged(archive: Path, error: Exception) -> str:
+    return f"{archive} is no zip, or a damaged one ({error}). Get it again, or unpack it yourself."
 
 
 def _safe_place(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:

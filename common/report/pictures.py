@@ -25,14 +25,18 @@ def find_data(records: Sequence[RunRecord]) -> ImageData | None:
     tried = set()
     for record in records:
         spec = record.spec
-        where = (spec.data, spec.data_sha1, spec.bad_images, spec.train_limit, spec.test_limit)
+        where = (
+            spec.data, spec.data_sha1, spec.zip_encoding, spec.split_seed, spec.bad_images, spec.train_limit,
+            spec.test_limit,
+        )  # fmt: skip
         if where in tried or spec.data == "hotdog" and not _downloaded(spec.data_sha1):
             continue
         tried.add(where)
         try:
             data = datasets.load(
                 spec.data, url=spec.data_url, sha1=spec.data_sha1, bad_images=spec.bad_images,
-                train_limit=spec.train_limit, test_limit=spec.test_limit,
+                train_limit=spec.train_limit, test_limit=spec.test_limit, split_seed=spec.split_seed,
+                zip_encoding=spec.zip_encoding,
             )  # fmt: skip
             if data.fingerprint == record.data.get("fingerprint"):
                 return data

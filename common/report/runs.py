@@ -21,8 +21,8 @@ STRATEGIES: tuple[str, ...] = typing.get_args(Strategy)
 # Fields of a spec that do not make a run another experiment: those that a comparison varies, the place of the data
 # (its fingerprint identifies it), and the machine.
 NOT_SETTINGS = {
-    "backend", "strategy", "seed", "data", "data_url", "data_sha1", "bad_images", "train_limit", "test_limit",
-    "classes", "workers", "device",
+    "backend", "strategy", "seed", "data", "data_url", "data_sha1", "zip_encoding", "split_seed", "bad_images",
+    "train_limit", "test_limit", "classes", "workers", "device",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from common.contract.results import History
 from common.contract.watch import Silent, Watch
 from common.data import datasets, decoded, splits
 from common.data.folder import ImageData
+from common.data.notes import notes as data_notes
 from common.devices import precision, processes
 from common.method import auto, feature_reuse, phases, schedules
 from common.method.plan import Plan, make_plan
@@ -54,6 +55,8 @@ def load_data(spec: ExperimentSpec, short_side: int | None = None) -> ImageData:
         train_limit=spec.train_limit,
         test_limit=spec.test_limit,
         short_side=short_side,
+        split_seed=spec.split_seed,
+        zip_encoding=spec.zip_encoding,
     )
     return splits.split(data, spec)
 
@@ -70,6 +73,8 @@ class Request:
     """Fields of the spec that the user has named, which the strategy `auto` leaves alone."""
     tensorboard: bool = False
     """Whether to leave a folder `tensorboard` with the run's events, too."""
+    data_shown: bool = False
+    """Whether the lines on the data were shown before, by an earlier run or by the command."""
 
 
 def run(
@@ -104,7 +109,8 @@ def run(
         check_output(spec, folder, request.overwrite)
     plan, data, choice = prepare(spec, request.given)
     said = transforms.notes(plan.spec, plan.transform) + feature_reuse.notes(plan.spec, plan.phases)
-    for note in ([choice.why] if choice else []) + said:
+    of_data = [] if request.data_shown else data_notes(spec, data)
+    for note in of_data + ([choice.why] if choice else []) + said:
         watch.on_note(note)
     asked = Experiment(load_backend(plan.spec.backend), plan, data, watch)
     experiment, model, run_record = begin(asked, choice, request.command)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from common.contract.results import EpochMetrics
 from common.data.folder import ImageData
+from common.data.notes import shared_images
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.system.files import write_atomically
@@ -136,7 +137,7 @@ def differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
         Field of the spec -> its value in each record, in the order of `records`.
     """
     specs = [choices(record) for record in records]
-    varied = {"backend", "strategy", "seed", "data_url", "data_sha1"}
+    varied = {"backend", "strategy", "seed", "data_url", "data_sha1", "zip_encoding"}
     if all(spec["pipeline"] != "native" for spec in specs):
         varied |= {"workers", "image_cache"}
     fields = [name for name in specs[0] if name not in varied]
@@ -157,9 +158,12 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def describe_data(data: ImageData) -> dict[str, Any]:
-    """Return the record's entry on the data: name, fingerprint, classes, numbers of images and skipped files."""
+    """Return the record's entry on the data: how it was understood, its classes, images, split and skipped files."""
     return {
         "name": data.name,
+        "summary": data.summary,
+        "held_back": asdict(data.held_back) if data.held_back else None,
+        "test_images_in_train": len(shared_images(data)),
         "fingerprint": data.fingerprint,
         "class_to_idx": data.class_to_idx,
         "train_images": len(data.train),

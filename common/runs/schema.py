@@ -117,16 +117,34 @@ class SkippedImage(TypedDict):
 
 
 @with_config(OPEN)
+class HeldBack(TypedDict):
+    """Test images that were held back because the data has none: a share of each class, drawn from a seed."""
+
+    seed: int
+    share: Fraction
+    near_duplicates: int
+    """Images that have another nearly like them, and were kept on one side with it."""
+    test: list[str]
+    """The test images, as paths below the folder of the data."""
+
+
+@with_config(OPEN)
 class Data(TypedDict):
     """The data of the run."""
 
     name: str
+    summary: NotRequired[str]
+    """The line that says how the data was understood."""
+    held_back: NotRequired[HeldBack | None]
+    """The split that the run made; null where the data has its own."""
+    test_images_in_train: NotRequired[int]
+    """Test images whose files are among the training or validation images too."""
     fingerprint: str
     """SHA-256 over the names and sizes of the files used."""
     class_to_idx: dict[str, int]
     train_images: int
     validation_images: NotRequired[int]
-    """Held back from the training images."""
+    """Held back from the training images, or the data's own."""
     test_images: int
     trained_images: NotRequired[int]
     """Those that an epoch trains on: fewer where last_batch is drop."""

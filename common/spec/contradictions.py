@@ -31,7 +31,8 @@ def check_contradictions(spec: ExperimentSpec) -> None:
     for name, wanted in (("early_stopping", spec.early_stopping is not None), ("keep", spec.keep == "best")):
         if wanted and not spec.validation:
             raise UserError(
-                f"{name} = {getattr(spec, name)}: needs validation images to choose by; add --validation 0.2"
+                f"{name} = {getattr(spec, name)}: needs validation images to choose by; add --validation 0.2 (a val "
+                "folder beside train and test is then used instead)"
             )
     if spec.schedule == "one-cycle" and spec.schedule_warm_up_steps:
         raise UserError("schedule_warm_up_steps: the schedule one-cycle warms up by itself; leave the option away")
@@ -43,7 +44,7 @@ def check_contradictions(spec: ExperimentSpec) -> None:
     if spec.data_url is not None and spec.data != "hotdog":
         raise UserError(f"data_url: only the data set hotdog is downloaded, but data = {spec.data!r}")
     if spec.data == "":
-        raise UserError("data = '': expected demo, hotdog, or the path of a folder or .zip")
+        raise UserError("data = '': expected demo, hotdog, or the path of a folder, .zip or table")
     if spec.weights == "":
         raise UserError("weights = '': expected distilled, tv_in1k, imagenet, none or the path of a .safetensors file")
     if spec.weights == "none" and spec.strategy != "scratch":

@@ -54,12 +54,17 @@ class ExperimentSpec:
     hotdog_index: Annotated[int, Field(ge=0)] | None = None
     """Row of the source head to report as the hot dog's; by default the one that the weights call `hotdog`."""
     data: str = "demo"
-    """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder or .zip that holds
-    train/<class>/ and test/<class>/."""
+    """`demo` (rendered here), `hotdog` (the chapter's photographs, downloaded), or a folder, .zip or table of your own,
+    in most layouts (docs/data.md)."""
     data_url: str | None = None
     """Address to download `hotdog` from instead of the chapter's."""
     data_sha1: str | None = None
     """SHA-1 of the archive at `data_url`, as 40 hexadecimal digits."""
+    zip_encoding: str | None = None
+    """Encoding of the names in a .zip that are not UTF-8, such as `gbk` or `shift_jis`."""
+    split_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Seed by which a fifth of each class is held back to test on where the data has no test images; `seed` does not
+    change this choice."""
     bad_images: Literal["error", "skip"] = "error"
     """What to do with images that cannot be decoded: stop, or skip and count them in the record."""
     train_limit: Annotated[int, Field(ge=2)] | None = None
@@ -68,7 +73,7 @@ class ExperimentSpec:
     """Use at most this many test images, evenly over the classes."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the training images of each class that is held back to choose by: early stopping and the best epoch
-    look at these, never at the test images."""
+    look at these, never at the test images. Data with train, val and test has its own, which are used instead."""
     classes: Annotated[int, Field(ge=2)] = 2
     """Number of classes of the new head; the commands set it from the data."""
 

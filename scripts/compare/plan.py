@@ -8,6 +8,7 @@ from typing import Literal
 
 import backends
 from common.data.folder import ImageData
+from common.data.notes import notes
 from common.method.plan import Plan
 from common.network import sources
 from common.runs import experiment
@@ -75,11 +76,14 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
     for spec in specs:
         # All that the choice of images depends on; only that of validation images depends on the seed.
         key = (
-            spec.data, spec.data_url, spec.data_sha1, spec.bad_images, spec.train_limit, spec.test_limit,
-            spec.validation, spec.seed if spec.validation else None,
+            spec.data, spec.data_url, spec.data_sha1, spec.zip_encoding, spec.split_seed, spec.bad_images,
+            spec.train_limit, spec.test_limit, spec.validation, spec.seed if spec.validation else None,
         )  # fmt: skip
         if key not in loaded:
             loaded[key] = experiment.load_data(spec)
+            if len(loaded) == 1:
+                for note in notes(spec, loaded[key]):
+                    console.print(note, soft_wrap=True)
         data = loaded[key]
         plan, choice = experiment.resolve(spec, data, given_fields(arguments))
         if choice is not None and not runs:

@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> int:
         console.print(f"\n{spec.strategy}: {spec.backend}, {spec.model}, {start_from}", style="bold", soft_wrap=True)
         command = ["python", "-m", "scripts.run", *arguments]
         with JsonWatch() if run.progress == "json" else RichWatch() as watch:
-            request = experiment.Request(command, run.overwrite, given_fields(arguments), run.tensorboard)
+            given = given_fields(arguments)
+            request = experiment.Request(command, run.overwrite, given, run.tensorboard, data_shown=bool(records))
             records[str(folder / RECORD)] = experiment.run(spec, folder, watch, backends.load, request)
     show_runs(records)
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import backends
 from common.contract.results import EpochMetrics, Predictions
+from common.data.notes import notes
 from common.network import sources
 from common.runs import experiment
 from common.runs.record import MODEL, RunRecord
@@ -128,6 +129,9 @@ def check(bases: Mapping[str, ExperimentSpec], variables: Sequence[Variable]) ->
         sources.read_for(base)
         data = experiment.load_data(base)
         experiment.resolve(base, data)
+        if base is next(iter(bases.values())):
+            for note in notes(base, data):
+                console.print(note, soft_wrap=True)
 
 
 def run_trials(study: Study, bases: Mapping[str, ExperimentSpec], search: Search, arguments: list[str]) -> None:
@@ -145,7 +149,8 @@ def run_trials(study: Study, bases: Mapping[str, ExperimentSpec], search: Search
 
     def run(spec: ExperimentSpec, folder: Path, on_epoch: Callable[[EpochMetrics], None]) -> RunRecord:
         with TrialWatch(on_epoch) as watch:
-            finished = experiment.run(spec, folder, watch, backends.load, experiment.Request(command, given=given))
+            request = experiment.Request(command, given=given, data_shown=True)
+            finished = experiment.run(spec, folder, watch, backends.load, request)
         # The best is trained again, on all images; the networks of all trials would fill a disk.
         (folder / MODEL).unlink(missing_ok=True)
         return finished

@@ -3,6 +3,7 @@ import io
 import multiprocessing
 import os
 import stat
+import tarfile
 import threading
 import time
 import zipfile
@@ -207,8 +208,71 @@ def test_a_zip_is_unpacked_once_and_again_when_it_changes(tmp_path):
 
 def test_a_zip_without_the_layout_is_named(tmp_path):
     path = save(tmp_path / "mine.zip", zip_of({"cats/a.jpg": jpeg()}))
-    with pytest.raises(UserError, match=r"In .*mine\.zip, unpacked to .*no train and no test folder; found: cats/"):
+    with pytest.raises(UserError, match=r"In .*mine\.zip, unpacked to .*has only one class, cats"):
         load(str(path), cache=tmp_path / "cache", progress=False)
+
+
+def zip_in(encoding: str, marked: bool = False) -> bytes:
+    """Two classes, cat and dog in Chinese, with names in an encoding that the zip does not tell unless `marked`."""
+    names = [f"{split}/{name}/{i}.jpg" for split in ("train", "test") for name in ("猫", "狗") for i in (0, 1)]
+    if marked:
+        return zip_of(dict.fromkeys(names, jpeg()))
+    stand_in = {name: f"{number:0{len(name.encode(encoding))}d}" for number, name in enumerate(names)}
+    content = zip_of(dict.fromkeys(stand_in.values(), jpeg()))
+    for name, ascii_name in stand_in.items():
+        content = content.replace(ascii_name.encode(), name.encode(encoding))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (zip_in("gbk"), "gbk"), (zip_in("gbk"), "GB2312"), (zip_in("shift_jis"), "shift_jis"), (zip_in("utf-8"), None),
+        (zip_in("", marked=True), None), (zip_in("", marked=True), "gbk"),
+    ],
+)  # fmt: skip
+def test_names_that_are_not_marked_as_utf_8(tmp_path, content, encoding):
+    path = save(tmp_path / "pets.zip", content)
+    data = load(str(path), cache=tmp_path / "cache", progress=False, zip_encoding=encoding)
+    assert data.classes == ("狗", "猫")
+    assert len(data.train) == 4
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        (None, r"(?s)not UTF-8\. The first would read, with\n.*--zip-encoding gbk: train/猫/0\.jpg"),
+        ("ascii", r"(?s)holds names that are not ascii\. .*--zip-encoding gbk: train/猫/0\.jpg"),
+        ("klingon", "--zip-encoding klingon: no such encoding"),
+        ("base64", "--zip-encoding base64: no such encoding"),
+        ("", "--zip-encoding : no such encoding"),
+    ],
+)
+def test_names_in_an_unknown_encoding_never_become_classes(tmp_path, encoding, message):
+    path = save(tmp_path / "pets.zip", zip_in("gbk"))
+    with pytest.raises(UserError, match=message):
+        load(str(path), cache=tmp_path / "cache", progress=False, zip_encoding=encoding)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_no_zip_is_named_as_what_it_is(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for suffix, mode in ((".tar.gz", "w:gz"), (".tar", "w"), (".tgz", "w:gz")):
+        with tarfile.open(tmp_path / f"photos{suffix}", mode) as archive:
+            archive.add(tmp_path / "photos", "photos")
+    save(tmp_path / "cat.jpg", jpeg())
+    save(tmp_path / "photos.7z", b"7z\xbc\xaf")
+    os.mkfifo(tmp_path / "pipe.zip")
+    for name, message in {
+        "photos.tar.gz": r"is a tar archive\. Unpack it \(tar xf .*photos\.tar\.gz\)",
+        "photos.tar": "is a tar archive",
+        "photos.tgz": "is a tar archive",
+        "cat.jpg": r"is a single image\. --data takes a folder, a \.zip, or a table \(\.csv, \.tsv, \.jsonl\)",
+        "photos.7z": "is no folder, zip or table",
+        "pipe.zip": "not a regular file",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load(str(tmp_path / name), cache=tmp_path / "cache", progress=False)
 
 
 def link_member() -> bytes:

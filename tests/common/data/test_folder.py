@@ -158,15 +158,6 @@ def test_missing_root_and_file_as_root(tmp_path):
         read(tmp_path / "file")
 
 
-def test_missing_splits_say_what_was_found(tmp_path):
-    with pytest.raises(UserError, match="no train and no test folder; found: nothing"):
-        read(tmp_path)
-    write_image(tmp_path / "train" / "hotdog" / "a.jpg")
-    (tmp_path / "val").mkdir()
-    with pytest.raises(UserError, match=r"has no test folder; found: train/, val/\. The layout is train/<class>/"):
-        read(tmp_path)
-
-
 def test_no_class_folders(tmp_path):
     root = make(tmp_path)
     shutil.rmtree(root / "test")

@@ -89,9 +89,9 @@ def test_five_classes_from_auto_to_record(monkeypatch, tmp_path) -> None:
     # 19 of 28 images train: 4 of each class, 3 roses.
     assert read.data["train_images"] == 19
     assert read.resolved["auto"]["images_per_class"] == 3
-    assert notes[0] == read.resolved["auto"]["why"]
+    assert notes[:2] == [f"flowers: {read.data['summary']}", read.resolved["auto"]["why"]]
     # So is what is done about features, and that the weights were made for other sizes.
-    assert len(notes) == 3
+    assert len(notes) == 4
     assert (read.spec.strategy, read.spec.classes, read.spec.optimizer) == ("feature-extraction", 5, "adam")
     assert read.resolved["auto"]["set"]["learning_rate"] == read.spec.learning_rate == 1e-3
     assert read.model["head_shape"] == [5, 512]
