@@ -24,9 +24,14 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def backend(backend_name: str) -> Backend:
+def computes_on(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def backend(backend_name: str, computes_on: str) -> Backend:
     loaded = backends.load(backend_name)
-    loaded.prepare(ExperimentSpec(backend=backend_name, device="cpu"))
+    loaded.prepare(ExperimentSpec(backend=backend_name, device=computes_on))
     return loaded
 
 
@@ -41,11 +46,11 @@ def skip_without_gpu(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def spec(backend_name: str) -> ExperimentSpec:
-    """A small experiment on the CPU."""
+def spec(backend_name: str, computes_on: str) -> ExperimentSpec:
+    """A small experiment, on the CPU unless --device says otherwise."""
     # From 65 px on the last maps are 3 x 3; below, XLA has no fast convolution for them on a CPU.
     return ExperimentSpec(
-        backend=backend_name, image_size=72, resize_size=80, batch_size=8, epochs=2, learning_rate=1e-4, device="cpu",
+        backend=backend_name, image_size=72, resize_size=80, batch_size=8, epochs=2, learning_rate=1e-4, device=computes_on,
         workers=0,
     )  # fmt: skip
 
