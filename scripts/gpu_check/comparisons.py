@@ -72,8 +72,8 @@ def determinism(settings: Settings, report: Report) -> None:
         one, other = (folder_of(settings, "determinism", f"{name}-{number}") for number in (1, 2))
         first, second = (weights.read(folder / MODEL).arrays for folder in (one, other))
         different = [key for key in first if not np.array_equal(first[key], second[key])]
-        logits = [read_predictions(folder).logits for folder in (one, other)]
-        equal = not different and np.array_equal(*logits)
+        logits, logits_again = (read_predictions(folder).logits for folder in (one, other))
+        equal = not different and np.array_equal(logits, logits_again)
         report.add(name, {"equal": equal, "tensors": len(first), "different": different, **facts(read_record(one))})
         report.expect(equal, f"{name}: {len(different)} of {len(first)} tensors differ")
 

@@ -1,4 +1,4 @@
-"""The GPU against the CPU, and the backends against each other on the GPU, within the bounds of `scripts.crosscheck`."""
+"""The GPU against the CPU, and the backends against each other on it, within the bounds of `scripts.crosscheck`."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -46,16 +47,26 @@ def run_pytest(part: str, settings: Settings, report: Report, paths: list[str], 
         file.unlink(missing_ok=True)
     outcomes = run_jobs(part, jobs, settings, len(jobs), report.job)
     counts = {name: count(results[name]) for name in outcomes if results[name].exists()}
-    report.add("tests", counts)
+    report.add("tests", {name: asdict(found) for name, found in counts.items()})
     for name, found in counts.items():
-        report.expect(found["passed"] > 0 or settings.device == "cpu", f"{name}: no test ran")
+        report.expect(found.passed > 0 or settings.device == "cpu", f"{name}: no test ran")
     report.content["summary"] = "; ".join(
-        f"{name}: {found['passed']} passed, {found['skipped']} skipped" for name, found in counts.items()
+        f"{name}: {found.passed} passed, {found.skipped} skipped" for name, found in counts.items()
     )
 
 
-def count(file: Path) -> dict[str, int | list[str]]:
-    """Count the tests of a JUnit file: passed, skipped and failed, the last with their names and messages."""
+@dataclass(frozen=True)
+class Counts:
+    """How the tests of one backend ended."""
+
+    passed: int
+    skipped: int
+    failed: list[str]
+    """Name and message of each."""
+
+
+def count(file: Path) -> Counts:
+    """Count the tests of a JUnit file."""
     cases = list(ElementTree.parse(file).getroot().iter("testcase"))
     failed = [
         f"{case.get('name')}: {(found.get('message') or '').strip()[:300]}"
@@ -63,4 +74,4 @@ def count(file: Path) -> dict[str, int | list[str]]:
         for found in (*case.findall("failure"), *case.findall("error"))
     ]
     skipped = sum(case.find("skipped") is not None for case in cases)
-    return {"passed": len(cases) - skipped - len(failed), "skipped": skipped, "failed": failed}
+    return Counts(len(cases) - skipped - len(failed), skipped, failed)
