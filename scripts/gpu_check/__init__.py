@@ -65,5 +65,5 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu rehearses all parts on small sizes")
     made.add_argument("--backends", nargs="+", choices=backends.NAMES, default=None, help="by default torch and jax")
     made.add_argument("--environments", action="store_true", help="run in the project's environments, of all backends")
-    made.add_argument("--total", type=float, default=600.0, help="seconds after which no further part begins")
+    made.add_argument("--total", type=float, default=480.0, help="seconds after which no further part begins")
     return made

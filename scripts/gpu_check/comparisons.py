@@ -30,7 +30,8 @@ def run_job(settings: Settings, part: str, name: str, backend: str, *options: st
         "--image-size", str(sizes.image_size), "--batch-size", str(sizes.batch_size), "--progress", "json",
         "--overwrite", "--output", str(folder_of(settings, part, name)), *options,
     )  # fmt: skip
-    return Job(name, backend, arguments, settings.device)
+    # What is compiled anew may be compiled otherwise: then a repeated run would show it.
+    return Job(name, backend, arguments, settings.device, keeps_compiled=part != "determinism")
 
 
 def folder_of(settings: Settings, part: str, name: str) -> Path:

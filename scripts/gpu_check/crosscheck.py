@@ -14,14 +14,16 @@ from scripts.gpu_check.jobs import Job, run_jobs
 from scripts.gpu_check.report import Report
 from scripts.gpu_check.settings import Settings
 
+TOGETHER = 4
+
 
 def crosscheck(settings: Settings, report: Report) -> None:
     """Write the probes of each backend on the CPU and on the device, and compare them with torch's in float64."""
-    # The slowest first. A device of a rehearsal is the CPU too, and has a probe of its own all the same.
+    # A device of a rehearsal is the CPU too, and has a probe of its own all the same.
     wanted = [(name, place, "fp32") for place in ("device", "cpu") for name in settings.pythons]
     runs = sorted({*wanted, (YARDSTICK_BACKEND, "cpu", "fp64"), (YARDSTICK_BACKEND, "cpu", "fp32")})
     jobs = [probe_job(settings, *run) for run in runs if run[0] in settings.pythons]
-    outcomes = run_jobs("crosscheck", jobs, settings, len(jobs), report.job)
+    outcomes = run_jobs("crosscheck", jobs, settings, TOGETHER, report.job)
     probes = {name: Probe(*probe.read(path_of(settings, name))) for name, outcome in outcomes.items() if outcome.done}
     report.add("probes", {name: found.facts for name, found in probes.items()})
     yardstick = probes.get(f"{YARDSTICK_BACKEND}-cpu-fp64")

@@ -37,6 +37,8 @@ class Job:
     arguments: tuple[str, ...]
     """The arguments of `python -m scripts.gpu_check.job`, or of `python` if the first is `-m`."""
     device: str
+    keeps_compiled: bool = True
+    """Whether JAX keeps what it compiles for other jobs, and takes what they have kept."""
 
     def command(self, settings: Settings) -> list[str]:
         """Return the command line of the process."""
@@ -45,11 +47,17 @@ class Job:
             return [python, *self.arguments]
         return [python, "-P", "-m", "scripts.gpu_check.job", *self.arguments]
 
-    def variables(self) -> dict[str, str]:
+    def variables(self, settings: Settings) -> dict[str, str]:
         """Return the environment variables of the process: several share the GPU, and one on the CPU sees none."""
         variables = {**project_variables(), "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "NO_COLOR": "1"}
         if self.device == "cpu":
             variables |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        if self.keeps_compiled:
+            variables |= {
+                "JAX_COMPILATION_CACHE_DIR": str(Path(settings.output) / "work" / "compiled"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            }
         return variables
 
 
@@ -123,7 +131,7 @@ def run_job(part: str, job: Job, settings: Settings, cores: set[int]) -> Outcome
         log.open("wb") as stream,
         subprocess.Popen(
             job.command(settings),
-            env=job.variables(),
+            env=job.variables(settings),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 PATIENCE = {"gpu": 1, "cpu": 5}
 # Part -> the seconds after which it is stopped. The order is that in which they run: what is worth most comes first.
 PARTS = {
-    "tests": 120,
     "crosscheck": 240,
+    "tests": 180,
     "bench": 180,
     "determinism": 120,
     "resident": 120,
