@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import backends
+from scripts.cli.command import INTERRUPTED, interrupt_once
 from scripts.cli.sharing import visible_gpus
 from scripts.environments import definitions, use
 from scripts.gpu_check import packages, parts
@@ -45,7 +46,12 @@ def main(arguments: list[str]) -> int:
         return 2
     options.output.mkdir(parents=True, exist_ok=True)
     settings = Settings(str(options.output.resolve()), options.device, pythons)
-    results = parts.run_all(options.only or list(parts.PARTS), settings, options.total)
+    interrupt_once()
+    try:
+        results = parts.run_all(options.only or list(parts.PARTS), settings, options.total)
+    except KeyboardInterrupt:
+        definitions.say(f"\nInterrupted; what is done is in {options.output}.")
+        return INTERRUPTED
     parts.show(results)
     return 0 if all(result.passed for result in results) else 1
 
