@@ -6,8 +6,10 @@ Only the standard library is imported here: environments are built by a bare int
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,18 @@ def find_driver() -> str | None:
     return LIBRARY
 
 
+@functools.cache
+def compute_capability() -> tuple[int, int] | None:
+    """Return NVIDIA's number of the first GPU's generation, as nvidia-smi tells it; None where it does not."""
+    command = [TOOL, "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        major, minor = told.strip().split(".")
+        return int(major), int(minor)
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+
+
 def is_hidden() -> bool:
     """Return whether CUDA_VISIBLE_DEVICES hides all GPUs from this process."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
@@ -58,11 +72,11 @@ def unused_gpu(spec: ExperimentSpec, device: Device) -> str | None:
     found = find_driver()
     if found is None:
         return None
-    remedy = (
-        "it is built for CUDA, so `nvidia-smi` shows what is wrong with the driver"
-        if spec.backend == "torch"
-        else f"`python3 noxfile.py -s environment-{spec.backend} -- --cuda` builds its environment for the GPU"
-    )
+    remedy = f"`python3 noxfile.py -s environment-{spec.backend} -- --cuda` builds its environment for the GPU"
+    if spec.backend == "torch":
+        remedy = "it is built for CUDA, so `nvidia-smi` shows what is wrong with the driver"
+    if spec.backend == "mxnet":
+        remedy += ", if its compute capability is below 9.0"
     return (
         f"device = 'auto' is the CPU: {spec.backend} sees no GPU, though NVIDIA's driver is here ({found}); {remedy}. "
         "--device cpu says that the CPU is meant."

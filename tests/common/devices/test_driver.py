@@ -71,3 +71,12 @@ def test_nothing_is_said_where_nothing_is_wrong(monkeypatch, device, found, aske
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert driver.unused_gpu(ExperimentSpec(device=asked), device) is None
+
+
+@pytest.mark.parametrize(("told", "expected"), [("9.0", (9, 0)), ("12.1", (12, 1)), ("[N/A]", None), ("", None)])
+def test_the_generation_is_what_nvidia_smi_tells(monkeypatch, tmp_path, told, expected) -> None:
+    monkeypatch.setattr(driver, "TOOL", str(tmp_path / "tool"))
+    assert driver.compute_capability.__wrapped__() is None
+    (tmp_path / "tool").write_text(f"#!/bin/sh\necho '{told}'\n")
+    (tmp_path / "tool").chmod(0o755)
+    assert driver.compute_capability.__wrapped__() == expected
