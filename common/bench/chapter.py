@@ -145,8 +145,6 @@ def serve(file: Path, connection: Connection) -> None:
             return
         try:
             with without_messages():
-                if tab is None and file.parent.name in LOOK_IN_THE_SYSTEM:
-                    cuda_libraries.preload(cuda_libraries.installed())
                 tab = tab or Chapter(load(file))
             answer = getattr(tab, question)(*arguments)
         except Exception as error:  # sent to the process that asked
@@ -156,6 +154,8 @@ def serve(file: Path, connection: Connection) -> None:
 
 def load(file: Path) -> ModuleType:
     """Load the chapter's code from its file, since importing its package would change the framework's settings."""
+    if file.parent.name in LOOK_IN_THE_SYSTEM:
+        cuda_libraries.preload(cuda_libraries.installed())
     specification = importlib.util.spec_from_file_location(f"chapter_of_{file.parent.name}", file)
     assert specification is not None
     assert specification.loader is not None
