@@ -9,21 +9,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import backends
+from common.devices import driver
 from scripts.cli.command import INTERRUPTED, interrupt_once
 from scripts.cli.sharing import visible_gpus
 from scripts.environments import definitions, use
 from scripts.gpu_check import packages, parts
 from scripts.gpu_check.settings import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 DEFAULT_OUTPUT = Path("runs/gpu")
 # Without environments: the frameworks that live in one interpreter.
 HERE = ("torch", "jax")
+# The first compute capability that MXNet has no code for (`backends.mxnet.runtime`).
+NO_MXNET = (9, 0)
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +35,8 @@ def main(arguments: list[str]) -> int:
                 "error: there is no NVIDIA GPU here (nvidia-smi lists none); --device cpu rehearses all parts"
             )
             return 2
-        pythons = interpreters(options.backends, options.environments)
+        names = options.backends or default_backends(options.environments, options.device)
+        pythons = {name: str(use.ensure(name)) if options.environments else sys.executable for name in names}
     except definitions.EnvironmentFailed as failed:
         definitions.say(f"error: {failed}")
         return 1
@@ -56,11 +56,23 @@ def main(arguments: list[str]) -> int:
     return 0 if all(result.passed for result in results) else 1
 
 
-def interpreters(names: Sequence[str] | None, environments: bool) -> dict[str, str]:
-    """Return backend -> interpreter: this one, or that of its environment, which is built if it is not ready."""
+def default_backends(environments: bool, device: str) -> list[str]:
+    """Return the backends that are checked unless others are named; say which is left out, and why.
+
+    Args:
+        environments: Whether each has an environment of its own.
+        device: `gpu`, or `cpu` for a rehearsal.
+
+    Returns:
+        The backends that live in one interpreter, or all that have code for the GPU that is here.
+    """
     if not environments:
-        return dict.fromkeys(names or HERE, sys.executable)
-    return {name: str(use.ensure(name)) for name in names or backends.NAMES}
+        return list(HERE)
+    found = driver.compute_capability() if device == "gpu" else None
+    if found is None or found < NO_MXNET:
+        return list(backends.NAMES)
+    definitions.say(f"mxnet is left out: it has no code for a GPU of compute capability {found[0]}.{found[1]}")
+    return [name for name in backends.NAMES if name != "mxnet"]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ Only the standard library is imported here.
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -127,7 +128,7 @@ def download_command(version: str, requirements: Sequence[str]) -> str:
         A command line for a POSIX shell.
     """
     platforms = " ".join(f"--platform {platform}" for platform in PLATFORMS)
-    quoted = " ".join(f"'{requirement}'" for requirement in requirements)
+    quoted = " ".join(map(shlex.quote, requirements))
     return (
         f"python3 -m pip download --no-deps --only-binary=:all: --python-version {version} --implementation cp "
         f"{platforms} -d wheels {quoted}"

@@ -91,8 +91,7 @@ def run_part(name: str, settings: Settings, limit: float) -> Result:
     """
     file, start = result_file(name, settings), time.perf_counter()
     file.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", "scripts.gpu_check.part", name, json.dumps(asdict(settings))]
-    with subprocess.Popen(command, env=project_variables(), start_new_session=True) as process:
+    with subprocess.Popen(command_of(name, settings), env=project_variables(), start_new_session=True) as process:
         try:
             code: int | None = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
@@ -109,6 +108,11 @@ def run_part(name: str, settings: Settings, limit: float) -> Result:
     content["seconds"] = round(time.perf_counter() - start, 1)
     write(file, content)
     return Result(name, content["passed"], content["seconds"], content.get("error") or content.get("summary", ""))
+
+
+def command_of(name: str, settings: Settings) -> list[str]:
+    """Return the command line of a part's process."""
+    return [sys.executable, "-P", "-m", "scripts.gpu_check.part", name, json.dumps(asdict(settings))]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
