@@ -29,7 +29,7 @@ PATIENCE = {"gpu": 1, "cpu": 5}
 PARTS = {
     "crosscheck": 240,
     "tests": 180,
-    "bench": 180,
+    "bench": 240,
     "determinism": 120,
     "resident": 120,
     "precision": 180,

@@ -47,7 +47,7 @@ SIZES = {
         image_size=96, batch_size=32, train_limit=200, test_limit=200, steps=10,
         scenarios=("sgd, sum", "momentum, frozen statistics", "adam, frozen statistics", "strong decay", "warm-up",
                    "weighted and smoothed", "lora, sgd"),
-        bench_image_size=224, bench_batch_sizes=(32, 128), repeats=5, epochs=3, seeds=2,
+        bench_image_size=224, bench_batch_sizes=(128,), repeats=5, epochs=3, seeds=2,
     ),
     "cpu": Sizes(
         image_size=72, batch_size=8, train_limit=24, test_limit=16, steps=2, scenarios=("sgd, sum", "warm-up"),
