@@ -89,6 +89,15 @@ def tests_common(session: nox.Session) -> None:
         session.run(python_of(session, "tools"), *examples, external=True)
 
 
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """Check everything on this machine's GPU, in the environments of all backends: -- --output FOLDER ..."""
+    python = python_of(session, "tools")
+    with session.chdir(session.invoked_from):
+        arguments = ["-P", "-m", "scripts.gpu_check", "--environments", *session.posargs]
+        session.run(python, *arguments, env=use.project_variables(), external=True)
+
+
 @nox.session(name="crosscheck-short", venv_backend="none")
 def crosscheck_short(session: nox.Session) -> None:
     """Check in a few minutes that all backends compute the same."""

@@ -14,6 +14,7 @@ from common.data.folder import ImageData, read_folder
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=backends.NAMES, help="the backend that tests/backends examines")
+    parser.addoption("--device", choices=("cpu", "gpu"), default="cpu", help="where the tests of a backend compute")
 
 
 @pytest.fixture(autouse=True)

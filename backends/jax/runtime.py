@@ -25,9 +25,9 @@ devices_in_use = 1
 def prepare(spec: ExperimentSpec) -> Device:
     """Choose the devices and set JAX to exact, repeatable arithmetic; with several devices join the other processes.
 
-    Matrix products get full float32 precision (no TF32), and float64 is switched on for `precision` = fp64. JAX has no
-    global generator to seed: every random draw in this backend gets a key made of the experiment's seed. A missing
-    device ends in a UserError (`find_device`).
+    Matrix products get full float32 precision (TF32 only in an experiment of that precision), and float64 is switched
+    on for `precision` = fp64. JAX has no global generator to seed: every random draw in this backend gets a key made of
+    the experiment's seed. A missing device ends in a UserError (`find_device`).
 
     Args:
         spec: The experiment.
@@ -42,7 +42,8 @@ def prepare(spec: ExperimentSpec) -> Device:
     device = find_device(spec)
     jax.config.update("jax_default_device", device)
     # On a GPU the default is TF32; on a CPU this changes nothing.
-    jax.config.update("jax_default_matmul_precision", "highest")
+    products = "tensorfloat32" if spec.precision == "tf32" else "highest"
+    jax.config.update("jax_default_matmul_precision", products)
     # Without it JAX turns every float64 into a float32.
     jax.config.update("jax_enable_x64", spec.precision == "fp64")
     if device.platform == "gpu":

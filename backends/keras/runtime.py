@@ -32,7 +32,7 @@ tf.config.threading.set_intra_op_parallelism_threads(CPU_THREADS)
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """Choose the devices, seed Keras and TensorFlow, and make arithmetic exact (no TF32) and repeatable.
+    """Choose the devices, seed Keras and TensorFlow, and make arithmetic exact (TF32 only if asked for) and repeatable.
 
     Call it before anything else. One process drives all devices; a CPU is split into virtual ones.
 
@@ -48,7 +48,7 @@ def prepare(spec: ExperimentSpec) -> Device:
     keras.utils.set_random_seed(spec.seed)
     keras.config.set_floatx("float64" if spec.precision == "fp64" else "float32")
     tf.config.experimental.enable_op_determinism()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.experimental.enable_tensor_float_32_execution(spec.precision == "tf32")
     if gpu:
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
         several = f"{spec.devices} x " if spec.devices > 1 else ""

@@ -10,7 +10,7 @@ import subprocess
 import warnings
 from collections.abc import Callable
 
-from common.devices import precision
+from common.devices import cuda_libraries, driver, precision
 from common.devices.device import Device
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
@@ -26,6 +26,9 @@ SETTINGS = {
     "MXNET_CUDNN_AUTOTUNE_DEFAULT": "0",
     "NVIDIA_TF32_OVERRIDE": "0",
 }
+# The package has machine code for compute capability 5.0, 6.0, 7.0, 8.0 and 8.6, which later GPUs of the same first
+# number run too, and no code that a driver could compile for others.
+FIRST_GPUS, BEHIND_GPUS = (5, 0), (9, 0)
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
@@ -33,7 +36,15 @@ with warnings.catch_warnings():
     # MXNet 1.9.1 uses names that NumPy 1.23 warns will be removed.
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
-    import mxnet as mx
+    # The CUDA variant has its libraries in packages beside it, where the loader does not look.
+    cuda_libraries.preload(cuda_libraries.installed())
+    try:
+        import mxnet as mx
+    except OSError as error:
+        raise UserError(
+            f"MXNet cannot be loaded: {error}. libcuda.so.1 is part of NVIDIA's driver; without a GPU build the "
+            "environment anew with python3 noxfile.py -s environment-mxnet -- --no-cuda"
+        ) from error
 
 # Arrays and operators with NumPy's shapes, types and names instead of MXNet's older ones.
 mx.npx.set_np()
@@ -73,6 +84,12 @@ def find_device(spec: ExperimentSpec) -> mx.Context:
     """
     available = count_gpus() > 0
     if spec.device == "gpu" and not available:
+        found = driver.compute_capability()
+        if found is not None and not FIRST_GPUS <= found < BEHIND_GPUS:
+            raise UserError(
+                f"device = 'gpu': MXNet {mx.__version__} has code for GPUs of compute capability 5.0 to 8.9, and this "
+                f"one has {found[0]}.{found[1]}; use --device cpu"
+            )
         if mx.runtime.Features().is_enabled("CUDA"):
             raise UserError("device = 'gpu': MXNet (built for CUDA) sees no GPU; use --device cpu, or install a driver")
         raise UserError(
@@ -105,11 +122,16 @@ def find_devices(spec: ExperimentSpec) -> list[mx.Context]:
 
 
 def count_gpus() -> int:
-    """Return the number of GPUs that MXNet can use: 0 where it raises because the driver is missing or too old."""
+    """Return the number of GPUs that MXNet can use.
+
+    It is 0 where MXNet raises because the driver is missing or too old, and where it has no code for the first GPU.
+    """
     try:
-        return mx.context.num_gpus()
+        seen = mx.context.num_gpus()
     except mx.MXNetError:
         return 0
+    found = driver.compute_capability() if seen else None
+    return 0 if found is not None and not FIRST_GPUS <= found < BEHIND_GPUS else seen
 
 
 def gpu_name() -> str:

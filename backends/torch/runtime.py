@@ -17,7 +17,7 @@ from common.system.machine import available_cores
 
 
 def prepare(spec: ExperimentSpec) -> Device:
-    """Choose the device, seed PyTorch, and make its arithmetic exact (no TF32) and repeatable.
+    """Choose the device, seed PyTorch, and make its arithmetic exact (TF32 only if asked for) and repeatable.
 
     Call it before anything else. With several devices each has a process of its own, and the processes meet here.
 
@@ -37,8 +37,8 @@ def prepare(spec: ExperimentSpec) -> Device:
     # Otherwise deterministic mode also writes NaN into all memory that is about to be written to.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    # Resizing on the device stays exact in TF32: its factors are whole numbers of at most 11 bits.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision == "tf32"
     if device.type == "cuda":
         several = f"{spec.devices} x " if spec.devices > 1 else ""
         return Device("gpu", several + torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))

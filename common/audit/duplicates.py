@@ -11,7 +11,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from common.audit.pictures import HASH_BITS, Picture
+from common.audit.pictures import Picture
+from common.data.duplicates import HASH_BITS
 
 Kind = Literal["same file", "same pixels", "same picture", "cropped", "mirrored"]
 

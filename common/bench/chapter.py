@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+from common.devices import cuda_libraries
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError
 from common.system.machine import peak_memory, without_messages
@@ -32,6 +33,9 @@ SAME_JOB: dict[str, dict[str, Any]] = {
     },
     "mxnet": {"model": "resnet18_v2", "train_crop": "random_resized_crop", "loss_reduction": "sum"},
 }
+
+# Backends whose frameworks look for CUDA's libraries in the system alone, where packages do not bring them.
+LOOK_IN_THE_SYSTEM = ("mxnet",)
 
 
 def same_job(spec: ExperimentSpec) -> ExperimentSpec:
@@ -150,6 +154,8 @@ def serve(file: Path, connection: Connection) -> None:
 
 def load(file: Path) -> ModuleType:
     """Load the chapter's code from its file, since importing its package would change the framework's settings."""
+    if file.parent.name in LOOK_IN_THE_SYSTEM:
+        cuda_libraries.preload(cuda_libraries.installed())
     specification = importlib.util.spec_from_file_location(f"chapter_of_{file.parent.name}", file)
     assert specification is not None
     assert specification.loader is not None

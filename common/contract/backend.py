@@ -52,8 +52,8 @@ class Backend(Protocol):
     def prepare(self, spec: ExperimentSpec) -> Device:
         """Choose the devices, seed the framework's generators, and make float32 arithmetic exact and repeatable.
 
-        Exact means that TF32 is off. Call this once, before anything else. Where a CPU is to be several devices
-        (`spec.devices`), virtual ones are made, or the other processes are joined.
+        Exact means that TF32 is off, unless it is the precision of `spec`. Call this once, before anything else.
+        Where a CPU is to be several devices (`spec.devices`), virtual ones are made, or the other processes are joined.
 
         Args:
             spec: The experiment.

@@ -6,13 +6,30 @@ from pathlib import Path
 
 from common.devices.device import Device
 from common.spec.experiment import ExperimentSpec
+from common.system.errors import UserError
 
-# NVIDIA's Ampere, the first with bfloat16 matrix units.
+# NVIDIA's Ampere, the first with matrix units for bfloat16 and TF32.
 AMPERE = (8, 0)
 
 
 def resolve(spec: ExperimentSpec, device: Device) -> tuple[ExperimentSpec, str]:
-    """Return `spec` with the precision that `auto` means on `device`, and the reason for it in words."""
+    """Work out the precision of an experiment on its device.
+
+    Args:
+        spec: The experiment.
+        device: Its device.
+
+    Returns:
+        `spec` with the precision that `auto` means on `device`, and the reason for it in words.
+
+    Raises:
+        UserError: The precision is `tf32`, which the device does not have.
+    """
+    if spec.precision == "tf32" and (device.compute_capability or (0, 0)) < AMPERE:
+        raise UserError(
+            f"precision = 'tf32': NVIDIA's GPUs have it from Ampere on, and this experiment runs on {device.kind} "
+            f"({device.name}); choose --precision fp32"
+        )
     if spec.precision != "auto":
         return spec, "as the spec says"
     fast, reason = fast_bf16(spec.backend, device)

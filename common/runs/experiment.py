@@ -18,7 +18,7 @@ from common.contract.watch import Silent, Watch
 from common.data import datasets, decoded, splits
 from common.data.folder import ImageData
 from common.data.notes import notes as data_notes
-from common.devices import precision, processes
+from common.devices import driver, precision, processes
 from common.method import auto, feature_reuse, phases, schedules
 from common.method.plan import Plan, make_plan
 from common.network import source_classes, sources
@@ -198,6 +198,9 @@ def begin(
     """
     backend, asked = experiment.backend, experiment.spec
     device = backend.prepare(asked)
+    unused = driver.unused_gpu(asked, device)
+    if unused is not None:
+        experiment.watch.on_note(unused)
     resolved, reason = precision.resolve(asked, device)
     models = build_models(backend, resolved, experiment.data)
     data, kept = decoded.attach(resolved, experiment.data, short_side=experiment.plan.transform.presized_side)

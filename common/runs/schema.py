@@ -94,7 +94,7 @@ class Resolved(TypedDict):
     mean_learning_rate: float
     """The learning rate that does the same with the loss averaged over a full batch."""
     phases: list[PhaseRecord]
-    precision: NotRequired[Literal["fp32", "bf16", "fp64"]]
+    precision: NotRequired[Literal["fp32", "tf32", "bf16", "fp64"]]
     """The arithmetic of the run; what `auto` in the spec came to."""
     precision_reason: NotRequired[str]
     devices: NotRequired[int]

@@ -20,8 +20,12 @@ def check_contradictions(spec: ExperimentSpec) -> None:
     if spec.model not in MODELS_BY_BACKEND[spec.backend]:
         offered = ", ".join(MODELS_BY_BACKEND[spec.backend])
         raise UserError(f"model = {spec.model!r}: the {spec.backend} backend offers {offered}")
-    if spec.backend == "mxnet" and spec.precision == "bf16":
-        raise UserError("precision = 'bf16': MXNet trains in float32 only; choose --precision fp32, or another backend")
+    if spec.backend == "mxnet" and spec.precision in ("bf16", "tf32"):
+        raise UserError(
+            f"precision = {spec.precision!r}: MXNet trains in float32 only; choose --precision fp32, or another backend"
+        )
+    if spec.precision == "tf32" and spec.device == "cpu":
+        raise UserError("precision = 'tf32': NVIDIA's GPUs alone have it; choose --precision fp32, or --device gpu")
     check_devices(spec)
     if spec.image_size and spec.resize_size and spec.resize_size < spec.image_size:
         raise UserError(f"resize_size = {spec.resize_size}: expected at least image_size = {spec.image_size}")

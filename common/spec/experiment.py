@@ -175,8 +175,9 @@ class ExperimentSpec:
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of every random draw."""
-    precision: Literal["fp32", "bf16", "auto", "fp64"] = "fp32"
-    """Arithmetic: float32; bfloat16 in convolutions and the head, with parameters, BatchNorm statistics and losses in
+    precision: Literal["fp32", "tf32", "bf16", "auto", "fp64"] = "fp32"
+    """Arithmetic: float32; float32 whose products NVIDIA's GPUs (Ampere and later) round to TF32's 10 bits (not in
+    MXNet); bfloat16 in convolutions and the head, with parameters, BatchNorm statistics and losses in
     float32 (not in MXNet); `auto` takes bfloat16 where the hardware is faster with it, and the record says which it
     was; or float64, as a yardstick for the others."""
     device: Literal["auto", "cpu", "gpu"] = "auto"

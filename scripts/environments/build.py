@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from common.devices import driver
 from scripts.environments import definitions
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ MISLEADING_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", 
 PIP_INSTALL = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check")
 
 
-def build(name: str, cuda: bool) -> Path:
+def build(name: str, cuda: bool, asked: bool = False) -> Path:
     """Replace an environment by a new one; the caller holds the lock.
 
     If anything stops the build, also KeyboardInterrupt, nothing is left that looks ready.
@@ -36,6 +37,7 @@ def build(name: str, cuda: bool) -> Path:
     Args:
         name: The environment.
         cuda: Whether to build the CUDA variant.
+        asked: Whether somebody asked for the variant, which later builds then keep.
 
     Returns:
         The path of the new environment's interpreter.
@@ -46,43 +48,56 @@ def build(name: str, cuda: bool) -> Path:
     """
     interpreter, packages = find_interpreter(name), definitions.requirements(name, cuda)
     folder, started = definitions.environment_folder(name), time.monotonic()
-    _announce(name, cuda)
+    _announce(name, cuda, asked)
     try:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
         # Not a complete stamp: it only remembers the choice of the variant if the build fails.
-        definitions.write_stamp(name, {"cuda": cuda})
+        definitions.write_stamp(name, {"cuda": cuda, "asked": asked})
         _create(interpreter, folder)
         _install(name, packages)
-        definitions.write_stamp(name, definitions.make_stamp(name, cuda))
+        definitions.write_stamp(name, definitions.make_stamp(name, cuda, asked))
     except BaseException:
-        _discard(name, cuda)
+        _discard(name, cuda, asked)
         raise
     definitions.say(f"The {name} environment is ready after {time.monotonic() - started:.0f} seconds.")
     return definitions.environment_python(name)
 
 
-def _announce(name: str, cuda: bool) -> None:
-    """Say what is about to be built, where, and how much space it takes."""
+def _announce(name: str, cuda: bool, asked: bool) -> None:
+    """Say what is about to be built, for which kind of machine and why, where, and how much space it takes."""
     environment, folder = definitions.ENVIRONMENTS[name], definitions.environment_folder(name)
-    extended = definitions.requirements(name, cuda) != definitions.requirements(name)
+    extended = cuda and definitions.has_cuda_variant(name)
     free = shutil.disk_usage(definitions.ROOT).free / 1e9
     definitions.say(
-        f"Building the {name} environment in {folder}: {environment.contents}{' (CUDA variant)' if extended else ''}. "
+        f"Building the {name} environment in {folder}: {environment.contents}{_variant(name, extended, asked)}. "
         f"It takes about {environment.size}{', plus several GB of CUDA libraries,' if extended else ''} on disk, where "
         f"{free:.0f} GB are free. This happens once; the next start needs no network."
     )
 
 
-def _discard(name: str, cuda: bool) -> None:
-    """Remove what a failed build left, except the choice of the CUDA variant; ignore further errors."""
+def _variant(name: str, extended: bool, asked: bool) -> str:
+    """Return what to say of the variant: that it is the one for a GPU, and if nobody asked for it why."""
+    if not extended:
+        return ""
+    found = None if asked else driver.find_driver()
+    if found is None:
+        return " (CUDA variant)"
+    return (
+        f" (CUDA variant, as NVIDIA's driver is here: {found}; without it by `python3 noxfile.py -s environment-{name} "
+        "-- --no-cuda`)"
+    )
+
+
+def _discard(name: str, cuda: bool, asked: bool) -> None:
+    """Remove what a failed build left, except the choice of the variant; ignore further errors."""
     with suppress(OSError):
         definitions.stamp_file(name).unlink(missing_ok=True)
         shutil.rmtree(definitions.environment_folder(name), ignore_errors=True)
-        if cuda:
+        if cuda or asked:
             definitions.environment_folder(name).mkdir(exist_ok=True)
-            definitions.write_stamp(name, {"cuda": cuda})
+            definitions.write_stamp(name, {"cuda": cuda, "asked": asked})
 
 
 def find_interpreter(name: str) -> list[str]:

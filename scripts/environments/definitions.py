@@ -100,12 +100,40 @@ def requirements(name: str, cuda: bool = False) -> list[str]:
     return [*project["dependencies"], *(requirement for extra in chosen for requirement in extras[extra])]
 
 
-def make_stamp(name: str, cuda: bool) -> dict[str, Any]:
-    """Return the stamp of a complete environment: a hash of its requirements, its variant and its base interpreter."""
+def has_cuda_variant(name: str) -> bool:
+    """Return whether the CUDA variant of an environment has other requirements."""
+    return requirements(name, cuda=True) != requirements(name)
+
+
+def variant_for_machine(name: str) -> bool:
+    """Return whether an environment that is to be built, of which nobody says so, gets its CUDA variant.
+
+    It is the variant that somebody asked for last. Otherwise it is the CUDA variant where NVIDIA's driver is found, or
+    where it was built before.
+    """
+    from common.devices import driver
+
+    stamp = read_stamp(name)
+    before = stamp.get("cuda") is True
+    return before if before or stamp.get("asked") is True else driver.find_driver() is not None
+
+
+def make_stamp(name: str, cuda: bool, asked: bool = False) -> dict[str, Any]:
+    """Return the stamp of a complete environment.
+
+    Args:
+        name: The environment.
+        cuda: Whether it is the CUDA variant.
+        asked: Whether somebody asked for the variant.
+
+    Returns:
+        A hash of its requirements, its variant, whether that was asked for, and the path of its base interpreter.
+    """
     import hashlib
 
     digest = hashlib.sha256("\n".join(requirements(name, cuda)).encode()).hexdigest()
-    return {"requirements": digest, "cuda": cuda, "interpreter": os.path.realpath(environment_python(name))}
+    interpreter = os.path.realpath(environment_python(name))
+    return {"requirements": digest, "cuda": cuda, "asked": asked, "interpreter": interpreter}
 
 
 def read_stamp(name: str) -> dict[str, Any]:
@@ -126,6 +154,13 @@ def write_stamp(name: str, stamp: Mapping[str, Any]) -> None:
     draft = stamp_file(name).with_suffix(".draft")
     draft.write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
     os.replace(draft, stamp_file(name))
+
+
+def note_choice(name: str, cuda: bool) -> None:
+    """Note in the stamp of a ready environment that somebody asked for its variant, unless that stands there."""
+    stamp = read_stamp(name)
+    if (stamp.get("cuda"), stamp.get("asked")) != (cuda, True):
+        write_stamp(name, {**stamp, "cuda": cuda, "asked": True})
 
 
 def ready_python(name: str, cuda: bool | None = None) -> Path | None:

@@ -25,7 +25,8 @@ def ensure(name: str, cuda: bool | None = None) -> Path:
 
     Args:
         name: The environment.
-        cuda: Whether it is to be the CUDA variant; None keeps the variant that was built last.
+        cuda: Whether it is to be the CUDA variant; None keeps one that is ready, and builds the variant that was asked
+            for last, or else the one for this machine (`definitions.variant_for_machine`).
 
     Returns:
         The path of the interpreter.
@@ -37,6 +38,8 @@ def ensure(name: str, cuda: bool | None = None) -> Path:
     definitions.check_python_version()
     python = definitions.ready_python(name, cuda)
     if python is not None:
+        if cuda is not None:
+            definitions.note_choice(name, cuda)
         return python
     if Path(sys.prefix).resolve() == definitions.environment_folder(name).resolve():
         raise definitions.EnvironmentFailed(
@@ -51,7 +54,8 @@ def ensure(name: str, cuda: bool | None = None) -> Path:
             # Another process may have built it while this one waited.
             python = definitions.ready_python(name, cuda)
             if python is None:
-                python = build.build(name, definitions.read_stamp(name).get("cuda") is True if cuda is None else cuda)
+                variant = definitions.variant_for_machine(name) if cuda is None else cuda
+                python = build.build(name, variant, asked=cuda is not None)
     except OSError as error:
         raise definitions.EnvironmentFailed(f"cannot build the {name} environment: {error}") from error
     return python

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,29 +25,37 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def backend(backend_name: str) -> Backend:
+def computes_on(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def backend(backend_name: str, computes_on: str) -> Backend:
     loaded = backends.load(backend_name)
-    loaded.prepare(ExperimentSpec(backend=backend_name, device="cpu"))
+    loaded.prepare(ExperimentSpec(backend=backend_name, device=computes_on))
     return loaded
 
 
 @pytest.fixture(autouse=True)
-def skip_without_gpu(request: pytest.FixtureRequest) -> None:
-    """Tests marked `gpu` run where the backend sees one."""
+def skip_without_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests marked `gpu` run where the backend sees one; the others go on where they were."""
     if request.node.get_closest_marker("gpu") is None:
+        yield
         return
     loaded, name = request.getfixturevalue("backend"), request.getfixturevalue("backend_name")
     if loaded.prepare(ExperimentSpec(backend=name, device="auto")).kind != "gpu":
         pytest.skip("needs a GPU")
+    yield
+    loaded.prepare(ExperimentSpec(backend=name, device=request.getfixturevalue("computes_on")))
 
 
 @pytest.fixture(scope="session")
-def spec(backend_name: str) -> ExperimentSpec:
-    """A small experiment on the CPU."""
+def spec(backend_name: str, computes_on: str) -> ExperimentSpec:
+    """A small experiment, on the CPU unless --device says otherwise."""
     # From 65 px on the last maps are 3 x 3; below, XLA has no fast convolution for them on a CPU.
     return ExperimentSpec(
-        backend=backend_name, image_size=72, resize_size=80, batch_size=8, epochs=2, learning_rate=1e-4, device="cpu",
-        workers=0,
+        backend=backend_name, image_size=72, resize_size=80, batch_size=8, epochs=2, learning_rate=1e-4,
+        device=computes_on, workers=0,
     )  # fmt: skip
 
 

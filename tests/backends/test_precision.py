@@ -68,6 +68,22 @@ def test_the_whole_loop_trains_in_bf16(backend, low, pictures) -> None:
     assert np.isfinite(history.epochs[0].loss)
 
 
+@pytest.mark.gpu
+def test_tf32_is_used_where_it_is_asked_for_alone(backend, backend_name, spec, numpy_batch) -> None:
+    if backend_name == "mxnet":
+        pytest.skip("MXNet trains in float32 only")
+    found = {}
+    for name in ("fp32", "tf32", "bf16", "again"):
+        chosen = spec.replace(device="gpu", precision="fp32" if name == "again" else name)
+        if (backend.prepare(chosen).compute_capability or (0, 0)) < (8, 0):
+            pytest.skip("needs an Ampere or later")
+        images, _ = backend.from_shared(*numpy_batch)
+        found[name] = backend.logits(backend.build_models(chosen).fine_tune, images)
+    np.testing.assert_array_equal(found["again"], found["fp32"])
+    # TF32 rounds factors to 10 bits and bfloat16 to 7.
+    assert 1e-5 < largest_difference(found["tf32"], found["fp32"]) < largest_difference(found["bf16"], found["fp32"])
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_products_run(backend, backend_name, spec, precision) -> None:
     if (backend_name, precision) == ("mxnet", "bf16"):

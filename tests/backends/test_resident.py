@@ -55,6 +55,21 @@ def test_batches_are_the_shared_pipelines(
             np.testing.assert_array_equal(from_device(made_labels), as_numpy(expected_labels))
 
 
+@pytest.mark.gpu
+def test_pixels_are_exact_in_tf32_too(backend, backend_name, spec, odd_sizes) -> None:
+    if backend_name == "mxnet":
+        pytest.skip("MXNet trains in float32 only")
+    made = {}
+    for name in ("fp32", "tf32"):
+        changed = spec.replace(pipeline="resident", batch_size=4, device="gpu", precision=name)
+        if (backend.prepare(changed).compute_capability or (0, 0)) < (8, 0):
+            pytest.skip("needs an Ampere or later")
+        source = ResidentBatches(make_experiment(backend, changed, odd_sizes))
+        made[name] = [from_device(images) for images, _ in source.train(1)]
+    for one, other in zip(made["tf32"], made["fp32"], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("strategy", ["fine-tune", "feature-extraction"])
 def test_training_gives_the_numbers_of_the_shared_pipeline(backend, spec, pictures, strategy, device) -> None:

@@ -39,6 +39,18 @@ def test_auto_on_a_gpu_begins_with_ampere(capability, chosen) -> None:
     assert "compute capability" in reason
 
 
+@pytest.mark.parametrize("device", [CPU, Device("gpu", "a Turing", (7, 5)), Device("gpu", "unknown")])
+def test_tf32_is_refused_where_there_is_none(device) -> None:
+    with pytest.raises(UserError, match=f"Ampere on.*{device.name}.*--precision fp32"):
+        precision.resolve(ExperimentSpec(precision="tf32"), device)
+
+
+def test_tf32_is_taken_where_there_is_one() -> None:
+    spec, reason = precision.resolve(ExperimentSpec(precision="tf32"), Device("gpu", "an Ampere", (8, 0)))
+    assert (spec.precision, reason) == ("tf32", "as the spec says")
+    assert precision.parameter_type(spec) == "float32"
+
+
 def test_auto_in_mxnet_is_float32() -> None:
     spec, reason = precision.resolve(ExperimentSpec(backend="mxnet", precision="auto"), Device("gpu", "a GPU", (9, 0)))
     assert spec.precision == "fp32"

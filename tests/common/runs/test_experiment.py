@@ -15,7 +15,7 @@ from common.batches.shared import SharedBatches
 from common.contract.results import Predictions
 from common.contract.watch import Quiet, Watch
 from common.data.folder import ImageData
-from common.devices import precision
+from common.devices import driver, precision
 from common.network import weights
 from common.preprocessing import transforms
 from common.runs import description, record, schema
@@ -186,6 +186,25 @@ def test_divergence_keeps_the_record_so_far(fake, spec, tmp_path, monkeypatch) -
     assert len(read.epochs) == 1
     assert "diverged" in str(read.error)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+class Notes(Watch):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(("found", "lines"), [("nvidia-smi", 1), (None, 0)])
+def test_a_gpu_that_is_not_used_is_said_once(fake, spec, tmp_path, monkeypatch, found, lines) -> None:
+    monkeypatch.setattr(driver, "find_driver", lambda: found)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    notes = Notes()
+    run_experiment(spec.replace(epochs=0), tmp_path, notes)
+    assert sum("sees no GPU" in text for text in notes.said) == lines
 
 
 class Stops(Watch):

@@ -97,6 +97,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(field: str, value: object, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"backend": "mxnet", "precision": "tf32"}, "MXNet trains in float32 only"),
+        ({"precision": "tf32", "device": "cpu"}, "--precision fp32, or --device gpu"),
         ({"backend": "mxnet", "model": "resnet50"}, "mxnet backend offers resnet18, resnet18_v2"),
         ({"backend": "torch", "model": "resnet18_v2"}, "torch backend offers"),
         ({"image_size": 128, "resize_size": 100}, "at least image_size = 128"),

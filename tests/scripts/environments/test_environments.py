@@ -14,18 +14,9 @@ from pathlib import Path
 import pytest
 
 from scripts.environments import build, definitions, use
+from tests.scripts.environments.conftest import PYPROJECT
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-PYPROJECT = """\
-[project]
-dependencies = ["numpy>=1.23"]
-[project.optional-dependencies]
-test = ["pytest"]
-jax = ["jax"]
-jax-cuda = ["jax[cuda13]"]
-torch = ["torch"]
-mxnet = ["mxnet==1.9.1"]
-"""
 FAKE_BUILD = """
 import sys, time
 from scripts.environments import build, definitions, use
@@ -35,29 +26,6 @@ def create(interpreter, folder):
     python.symlink_to(sys.executable)
 build._create = create
 """
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """An empty checkout."""
-    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    monkeypatch.setattr(definitions, "ROOT", tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def builds(root, monkeypatch):
-    """The builds that were done, as (name, packages); they make a link to this Python instead of an environment."""
-    done = []
-
-    def create(interpreter, folder):
-        python = definitions.environment_python(folder.name)
-        python.parent.mkdir(parents=True)
-        python.symlink_to(sys.executable)
-
-    monkeypatch.setattr(build, "_create", create)
-    monkeypatch.setattr(build, "_install", lambda name, packages: done.append((name, list(packages))))
-    return done
 
 
 def run_python(code, root, **variables):
@@ -170,23 +138,6 @@ def test_a_damaged_stamp_is_no_stamp(builds, damage):
     definitions.stamp_file("jax").write_text(damage)
     use.ensure("jax")
     assert len(builds) == 2
-
-
-def test_the_cuda_variant_is_kept_until_it_is_given_up(root, builds):
-    use.ensure("jax")
-    use.ensure("jax", cuda=True)
-    use.ensure("jax")
-    (root / "pyproject.toml").write_text(PYPROJECT.replace("numpy>=1.23", "numpy>=2"))
-    use.ensure("jax")
-    use.ensure("jax", cuda=False)
-    use.ensure("jax")
-    assert [packages[-1] for _, packages in builds] == ["jax", "jax[cuda13]", "jax[cuda13]", "jax"]
-
-
-def test_a_backend_without_a_cuda_variant_is_not_built_twice(builds):
-    use.ensure("torch")
-    use.ensure("torch", cuda=True)
-    assert len(builds) == 1
 
 
 @pytest.mark.parametrize(
