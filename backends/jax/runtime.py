@@ -67,7 +67,7 @@ def join(spec: ExperimentSpec) -> None:
     """
     world, here = processes.world_of(spec), processes.local_devices(spec)
     try:
-        if jax.config.jax_num_cpu_devices != here:
+        if spec.device != "gpu" and jax.config.jax_num_cpu_devices != here:
             jax.config.update("jax_num_cpu_devices", here)
         if world.size > 1 and not jax.distributed.is_initialized():
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
