@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from common.contract.experiment import Experiment
@@ -124,9 +124,7 @@ class Forecast:
         return f"time limit {in_words(self.seconds)}: {how_many} epochs fit, at {each}"
 
 
-def fit_epochs(
-    experiment: Experiment, limit: TimeLimit, costs: Callable[[Experiment, float], dict[str, Cost]] = measure_costs
-) -> tuple[Experiment, Forecast]:
+def fit_epochs(experiment: Experiment, limit: TimeLimit) -> tuple[Experiment, Forecast]:
     """Give an experiment as many of its epochs as fit into the time that is left.
 
     A few steps are measured on networks of their own, so that the run that follows gives the same numbers as one of so
@@ -135,7 +133,6 @@ def fit_epochs(
     Args:
         experiment: The experiment, with epochs.
         limit: The limit, which keeps what was measured.
-        costs: Measures the phases of an experiment.
 
     Returns:
         The experiment with a plan that fits, and what was planned.
@@ -144,7 +141,7 @@ def fit_epochs(
         UserError: Not even the fewest epochs that the strategy needs fit.
     """
     spec, plan = experiment.spec, experiment.plan
-    limit.costs = costs(experiment, limit.seconds)
+    limit.costs = measure_costs(experiment, limit.seconds)
     fewest = min(spec.epochs, 2 if spec.strategy == "warm-up" else 1)
     for epochs in range(spec.epochs, fewest - 1, -1):
         plan = shortened(plan, epochs)
@@ -153,7 +150,8 @@ def fit_epochs(
             break
     else:
         left = max(0.0, limit.left)
-        enough = math.ceil((limit.seconds - limit.left + needed / PLANNED_SHARE) / (1 - WRITING_SHARE))
+        # Rounded up to ten seconds, as the next start may take longer.
+        enough = 10 * math.ceil((limit.seconds - limit.left + needed / PLANNED_SHARE) / (1 - WRITING_SHARE) / 10)
         raise UserError(
             f"--time-limit {in_words(limit.seconds)}: {fewest} epoch{'s' * (fewest > 1)} of {spec.strategy} would take "
             f"{in_words(needed)} here, and {in_words(left)} are left for training; give it {in_words(enough)} or more, "

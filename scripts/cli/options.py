@@ -26,8 +26,7 @@ class SpecOptions:
 
     spec: Annotated[ExperimentSpec, tyro.conf.arg(name="")]
     preset: str = IMPLICIT_PRESET
-    """Named experiment to start from; the options below change single fields of it. By default `demo`; for
-    scripts.run and scripts.sweep with --data, `photos`."""
+    """Named experiment to start from; the options below change single fields of it."""
 
 
 @dataclass
