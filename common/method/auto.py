@@ -34,17 +34,16 @@ class Rule:
 
 BACKBONE_AND_HEAD = {"learning_rate": 1e-4, "head_multiple": 10.0}
 AUGMENTED = {"train_crop": "random_resized_crop", "flip": True}
-LAST_STAGES = StageMultiples(stem=0.0, layer1=0.0, layer2=0.0)
 RULES = (
     # Without augmentation the features of each image are computed once, so that many epochs cost next to nothing.
     Rule("similar", 299, "feature-extraction",
          {"learning_rate": 3e-3, "head_multiple": 1.0, "weight_decay": 1e-2, "train_crop": "none", "flip": False,
           "epochs": 40, "schedule": "cosine"},
          "too few to move the backbone"),
-    Rule("similar", 10_000, "warm-up",
-         {"learning_rate": 3e-4, "head_multiple": 10.0, "stage_multiples": LAST_STAGES, "batch_norm": "frozen",
-          "weight_decay": 0.0, "warm_up_epochs": 1, "epochs": 12, "schedule": "cosine", **AUGMENTED},
-         "enough to move the last stages once there is a head"),
+    Rule("similar", 10_000, "discriminative",
+         {"learning_rate": 3e-4, "head_multiple": 10.0, "weight_decay": 0.0, "epochs": 8, "schedule": "cosine",
+          **AUGMENTED},
+         "enough to move every stage, early ones least, on augmented images"),
     Rule("similar", None, "fine-tune", BACKBONE_AND_HEAD, "enough to move every stage"),
     Rule("different", 10_000, "discriminative", {**BACKBONE_AND_HEAD, **AUGMENTED},
          "so every stage must move, early ones least, on augmented images"),
@@ -91,19 +90,15 @@ def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) 
         **rule.changes,
     }
     changes = {name: value for name, value in meant.items() if name not in given}
-    strategy: Strategy = rule.strategy
-    if strategy == "warm-up" and changes.get("epochs", spec.epochs) == 1:
-        # A single epoch cannot be divided; the same stages then train from the start.
-        strategy = "partial"
-    resolved = spec.replace(strategy=strategy, **changes)
+    resolved = spec.replace(strategy=rule.strategy, **changes)
     why = (
-        f"auto: {images:,} training images a class of a {spec.domain} domain, {rule.because}: {strategy} with "
+        f"auto: {images:,} training images a class of a {spec.domain} domain, {rule.because}: {rule.strategy} with "
         f"{resolved.optimizer}, learning rate {_rates(resolved)}"
     )
     kept = sorted(set(meant) & set(given))
     if kept:
         why += f"; as given: {', '.join(kept)}"
-    return resolved, Choice(spec.domain, images, strategy, why, changes)
+    return resolved, Choice(spec.domain, images, rule.strategy, why, changes)
 
 
 def _rates(spec: ExperimentSpec) -> str:

@@ -28,8 +28,8 @@ def with_images(data: ImageData, per_class: int) -> ImageData:
         # Early, late, head: a rate of 0 freezes.
         ("similar", 10, "feature-extraction", (0, 0, 3e-3)),
         ("similar", 299, "feature-extraction", (0, 0, 3e-3)),
-        ("similar", 300, "warm-up", (0, 3e-4, 3e-3)),
-        ("similar", 10_000, "warm-up", (0, 3e-4, 3e-3)),
+        ("similar", 300, "discriminative", (3e-5, 3e-4, 3e-3)),
+        ("similar", 10_000, "discriminative", (3e-5, 3e-4, 3e-3)),
         ("similar", 10_001, "fine-tune", (1e-4, 1e-4, 1e-3)),
         ("different", 10, "discriminative", (1e-5, 1e-4, 1e-3)),
         ("different", 10_000, "discriminative", (1e-5, 1e-4, 1e-3)),
@@ -43,12 +43,11 @@ def test_the_table(pictures, domain, images, strategy, rates) -> None:
     resolved, choice = auto.resolve(spec, with_images(pictures, images))
     assert resolved.strategy == choice.strategy == strategy
     assert choice.images_per_class == images
-    *first, phase = phases.phases(resolved)
-    assert [(head.name, head.trained_stages) for head in first] == [("head", ("head",))] * (strategy == "warm-up")
+    (phase,) = phases.phases(resolved)
     found = [resolved.learning_rate * phase.multiples[stage] for stage in ("layer1", "layer4", "head")]
     assert found == pytest.approx(rates)
     assert (resolved.optimizer, resolved.loss_reduction, resolved.batch_size) == ("adam", "mean", 32)
-    assert resolved.flip == (strategy in ("discriminative", "warm-up"))
+    assert resolved.flip == (strategy == "discriminative")
     # Few images are not augmented, so that their features are computed once.
     assert feature_reuse.reused(resolved, phase) == (strategy == "feature-extraction")
     assert "\n" not in choice.why
@@ -63,17 +62,6 @@ def test_what_the_user_names_stays(pictures) -> None:
     assert choice.why.endswith("; as given: epochs, learning_rate, optimizer")
     assert "momentum, learning rate 0.003 from head;" in choice.why
     assert not {"learning_rate", "optimizer", "epochs"} & set(choice.set)
-
-
-def test_one_epoch_is_not_divided_into_two_phases(pictures) -> None:
-    many = with_images(pictures, 500)
-    resolved, choice = auto.resolve(ExperimentSpec(strategy="auto", epochs=1), many, {"epochs"})
-    (phase,) = phases.phases(resolved)
-    assert (resolved.strategy, choice.strategy, resolved.epochs) == ("partial", "partial", 1)
-    assert phase.trained_stages == ("layer3", "layer4", "head")
-    assert "partial with adam" in choice.why
-    two, _ = auto.resolve(ExperimentSpec(strategy="auto", epochs=2), many, {"epochs"})
-    assert [phase.epochs for phase in phases.phases(two)] == [1, 1]
 
 
 def test_auto_is_no_strategy_by_itself() -> None:

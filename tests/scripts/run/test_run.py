@@ -201,6 +201,16 @@ def test_weights_auto_without_a_hub_are_said_and_recorded(monkeypatch, capsys, p
     assert record["resolved"]["weights"]["why"] in printed
 
 
+def test_processes_of_one_run_are_told_the_weights(monkeypatch, capsys, pictures) -> None:
+    monkeypatch.setattr(sources, "_choose", lambda *network: sources.Choice("tv_in1k", "weights auto: tv_in1k, ours"))
+    told: list[list[str]] = []
+    monkeypatch.setattr("scripts.run.launch.launch", lambda options, arguments: told.append(arguments) or 0)
+    asked = [*small(pictures), "--devices", "2", "--weights", "auto"]
+    assert call(monkeypatch, scripts.run, *asked) == 0
+    assert told == [[*asked, "--weights", "tv_in1k"]]
+    assert "weights auto: tv_in1k, ours" in capsys.readouterr().out
+
+
 def test_a_time_limit_is_kept_and_recorded(monkeypatch, capsys, pictures) -> None:
     limited = [*small(pictures), "--strategy", "fine-tune", "--epochs", "3", "--time-limit", "10m", "--output", "out"]
     assert call(monkeypatch, scripts.run, *limited) == 0
