@@ -107,12 +107,19 @@ def test_too_short_a_time_is_an_error_that_says_what_would_do(monkeypatch, spec,
 
 def test_the_epochs_that_the_record_names_repeat_the_run(monkeypatch, fake, spec, tmp_path) -> None:
     costs_are(monkeypatch, everything=Cost(0, 20))
-    watch = Notes()
+    while_it_ran: list[int] = []
+
+    class Look(Notes):
+        def on_epoch(self, metrics, predictions) -> None:
+            while_it_ran.append(read_checked(tmp_path / "limited").spec.epochs)
+
+    watch = Look()
     limited = run_experiment(spec.replace(epochs=6), tmp_path / "limited", watch, time_limit=TimeLimit(100))
     read = read_checked(tmp_path / "limited")
     assert read.to_json() == limited.to_json()
     assert "time limit 1m40s: 4 of 6 epochs fit, at 20s an epoch (everything)" in watch.lines
     assert read.spec == spec.replace(epochs=4)
+    assert while_it_ran == [4] * 4
     planned = read.resolved["time_limit"]
     assert (planned["asked_epochs"], planned["planned_epochs"], planned["epochs"], planned["actual_epochs"]) == (
         6,
