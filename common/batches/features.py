@@ -99,6 +99,14 @@ class FeatureBatches:
         vectors = self.kept(missing) if known else self.computed(missing)
         self.vectors.update(zip(missing, vectors, strict=True))
 
+    def are_kept(self, samples: Sequence[Sample]) -> bool:
+        """Return whether the cache has the features of samples, from an earlier run."""
+        return (
+            self.cache is not None
+            and all(sample.mark for sample in samples)
+            and self.cache.find(self.key(samples)) is not None
+        )
+
     def kept(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
         """Return the features of samples from the cache, which keeps them once they are computed: (N, features)."""
         assert self.cache is not None

@@ -100,6 +100,8 @@ class History:
     kept_epoch: int | None = None
     """The epoch, counted from 1, whose model was kept; None without epochs."""
     stopped_early: bool = False
+    planned_epochs: int = 0
+    """The epochs that the schedules of the phases ended with: fewer than asked for where a time limit was near."""
     features: dict[str, int] | None = None
     """Number of images whose features were `computed` and were `read`; None where features were not reused."""
 

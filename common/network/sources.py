@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.network import imagenet, resnet
+from common.network import hub, imagenet, resnet
 from common.network.preprocessing_metadata import Preprocessing
 from common.network.weights import Arrays, Checkpoint, check, expected_shapes, read, read_header
 from common.spec.experiment import ExperimentSpec
@@ -15,15 +16,83 @@ from common.system.errors import UserError
 from common.system.files import user_path
 
 DISTILLED = Path(__file__).parent / "weights_data" / "resnet18-distilled.safetensors"
-# torchvision's IMAGENET1K_V1 numbers under torchvision's names.
-HUB_REPOSITORIES = {"resnet18": "timm/resnet18.tv_in1k", "resnet50": "timm/resnet50.tv_in1k"}
-NAMED_SOURCES = ("distilled", "tv_in1k", "imagenet", "none")
 # Ends of the names of files that `scripts.convert` reads.
 CONVERTIBLE = (".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".params", ".msgpack")
+NAMED_SOURCES = ("auto", "distilled", "tv_in1k", "imagenet", "none")
 
 
 # keras.applications' ResNet50 was trained on Caffe's convention: BGR from 0 to 255, less the channel's mean.
 CAFFE = Preprocessing(channel_order="BGR", scale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The source weights that `auto` has chosen, and the reason."""
+
+    weights: str
+    """`tv_in1k` or `distilled`."""
+    why: str
+    """The reason in one line, for the user."""
+
+
+def resolve(spec: ExperimentSpec) -> tuple[ExperimentSpec, Choice | None]:
+    """Replace the weights `auto` by `tv_in1k`, where the Hugging Face Hub or its cache has them, else by `distilled`.
+
+    The answer is the same for as long as the process lives. It takes seconds at most, unless weights are downloaded.
+
+    Args:
+        spec: What the user chose.
+
+    Returns:
+        The experiment with other weights in the place of `auto`, and the choice; None where they were not `auto`.
+    """
+    if spec.weights != "auto":
+        return spec, None
+    choice = _choose(resnet.architecture(spec.backend, spec.model), f"{spec.model} of the {spec.backend} backend")
+    return spec.replace(weights=choice.weights), choice
+
+
+@functools.cache
+def _choose(architecture: str, network: str) -> Choice:
+    """Choose the weights of an architecture.
+
+    Args:
+        architecture: The architecture, by this project's name.
+        network: What to call it in messages.
+
+    Returns:
+        The choice.
+
+    Raises:
+        UserError: The Hub cannot be had, or has nothing for it, and neither has this project.
+    """
+    repository = hub.REPOSITORIES.get(architecture)
+    if repository is None:
+        raise UserError(f"weights = 'auto' know none for {network}; choose --weights imagenet")
+    try:
+        where = "the Hugging Face Hub's cache"
+        if hub.cached(repository) is None:
+            where = "the Hugging Face Hub"
+            hub.check_reachable(repository)
+            hub.download(repository)
+    except hub.HubError as error:
+        if architecture != "resnet18":
+            raise UserError(f"weights = 'auto': {_no_hub(repository, error)}; choose --weights imagenet") from error
+        return Choice(
+            "distilled",
+            "weights auto: distilled, a part of this project, for 128 px; tv_in1k, torchvision's better ones for 224 "
+            f"px, would need the Hugging Face Hub ({error}), or {hub.FILE} of {repository} as --weights",
+        )
+    return Choice(
+        "tv_in1k",
+        f"weights auto: tv_in1k, torchvision's for 224 px, from {where}; --weights distilled, for 128 px, is a part of "
+        "this project, weaker and faster",
+    )
+
+
+def _no_hub(repository: str, error: hub.HubError) -> str:
+    """Say that a repository could not be had from the Hub, and why."""
+    return f"{repository} could not be downloaded from the Hugging Face Hub ({error})"
 
 
 def locate(spec: ExperimentSpec) -> Path | None:
@@ -39,6 +108,7 @@ def locate(spec: ExperimentSpec) -> Path | None:
         UserError: There is no such file, its name has one of the ends CONVERTIBLE, it cannot be downloaded, or these
             weights do not exist for the architecture.
     """
+    spec, _ = resolve(spec)
     architecture = resnet.architecture(spec.backend, spec.model)
     if spec.weights in ("none", "imagenet"):
         return None
@@ -169,21 +239,17 @@ def has_head(arrays: Arrays) -> bool:
 
 
 def _download_from_hub(architecture: str, spec: ExperimentSpec) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if architecture not in HUB_REPOSITORIES:
-        offered = ", ".join(HUB_REPOSITORIES)
+    repository = hub.REPOSITORIES.get(architecture)
+    if repository is None:
+        offered = ", ".join(hub.REPOSITORIES)
         raise UserError(
             f"weights = 'tv_in1k' exist for {offered}, not for {spec.model} of the {spec.backend} backend; "
             "choose --weights imagenet"
         )
-    repository = HUB_REPOSITORIES[architecture]
     try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return hub.cached(repository) or hub.download(repository)
+    except hub.HubError as error:
         raise UserError(
-            f"weights = 'tv_in1k': {repository} could not be downloaded from the Hugging Face Hub "
-            f"({type(error).__name__}). Where there is no network, use --weights distilled, or download "
-            f"model.safetensors of {repository} elsewhere and give its path as --weights"
+            f"weights = 'tv_in1k': {_no_hub(repository, error)}. Where there is no network, use --weights distilled, "
+            f"or download {hub.FILE} of {repository} elsewhere and give its path as --weights"
         ) from error

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from common.network import source_classes, sources
 from common.preprocessing import transforms
 from common.preprocessing.transforms import transform_for
 from common.runs import description
+from common.runs.choices import Choices, note_epochs
 from common.runs.record import RunRecord
 from common.runs.results import RecordingWatch, finish, note_results, recorded, write_results
 from common.runs.run_folder import check_output, reserved
@@ -32,6 +33,7 @@ from common.runs.tensorboard import TensorBoardWatch
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 from common.training import loop, zero_shot
+from common.training.time_limit import TimeLimit, fit_epochs
 
 
 def load_data(spec: ExperimentSpec, short_side: int | None = None) -> ImageData:
@@ -75,6 +77,8 @@ class Request:
     """Whether to leave a folder `tensorboard` with the run's events, too."""
     data_shown: bool = False
     """Whether the lines on the data were shown before, by an earlier run or by the command."""
+    time_limit: TimeLimit | None = None
+    """The longest time of the run, into which its epochs are fitted; only for a run of one process."""
 
 
 def run(
@@ -107,13 +111,13 @@ def run(
     watch = watch if leads else Silent()
     if leads:
         check_output(spec, folder, request.overwrite)
-    plan, data, choice = prepare(spec, request.given)
+    plan, data, choices = prepare(spec, request.given)
     said = transforms.notes(plan.spec, plan.transform) + feature_reuse.notes(plan.spec, plan.phases)
     of_data = [] if request.data_shown else data_notes(spec, data)
-    for note in of_data + ([choice.why] if choice else []) + said:
+    for note in of_data + choices.notes + said:
         watch.on_note(note)
     asked = Experiment(load_backend(plan.spec.backend), plan, data, watch)
-    experiment, model, run_record = begin(asked, choice, request.command)
+    experiment, model, run_record = begin(asked, choices, request)
     run_record.timing["preparation_seconds"] = time.perf_counter() - start
     if not leads:
         note_results(run_record, train(experiment, model))
@@ -125,13 +129,16 @@ def run(
             TensorBoardWatch(folder, experiment.spec, watch) if request.tensorboard else nullcontext(watch) as shown,
             recorded(folder, run_record, lambda: finish(run_record, experiment.backend, start)),
         ):
-            history = train(experiment.replace(watch=RecordingWatch(folder, run_record, shown)), model)
+            recording = experiment.replace(watch=RecordingWatch(folder, run_record, shown))
+            history = train(recording, model, request.time_limit)
             write_results(folder, experiment, model, history)
             note_results(run_record, history)
+            if request.time_limit:
+                note_epochs(run_record, history, time.perf_counter() - request.time_limit.start)
     return run_record
 
 
-def prepare(spec: ExperimentSpec, given: Collection[str]) -> tuple[Plan, ImageData, auto.Choice | None]:
+def prepare(spec: ExperimentSpec, given: Collection[str]) -> tuple[Plan, ImageData, Choices]:
     """Read data and source weights, and work out what the spec means on them, before anything is built or written.
 
     Args:
@@ -139,19 +146,20 @@ def prepare(spec: ExperimentSpec, given: Collection[str]) -> tuple[Plan, ImageDa
         given: Fields of the spec that the user has named, which the strategy `auto` leaves alone.
 
     Returns:
-        The plan, the data with validation images held back, and the choice of the strategy `auto`, None without it.
+        The plan, the data with validation images held back, and what was chosen for the user.
 
     Raises:
         UserError: Data, weights and spec do not go together, or something cannot be read.
     """
+    spec, weights = sources.resolve(spec)
     sources.read_for(spec)
     if spec.strategy != "auto":
         phases.phases(spec)
     data = load_data(spec, transform_for(spec).presized_side)
     if spec.classes not in (ExperimentSpec.classes, len(data.classes)):
         raise UserError(f"classes = {spec.classes}: the data has {len(data.classes)}; leave the option away")
-    plan, choice = resolve(spec, data, given)
-    return plan, data, choice
+    plan, strategy = resolve(spec, data, given)
+    return plan, data, Choices(weights, strategy)
 
 
 def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) -> tuple[Plan, auto.Choice | None]:
@@ -182,19 +190,19 @@ def resolve(spec: ExperimentSpec, data: ImageData, given: Collection[str] = ()) 
     return plan, choice
 
 
-def begin(
-    experiment: Experiment, choice: auto.Choice | None, command: Sequence[str]
-) -> tuple[Experiment, Any, RunRecord]:
+def begin(experiment: Experiment, choices: Choices, request: Request) -> tuple[Experiment, Any, RunRecord]:
     """Prepare the device, build the networks and describe the run that is about to begin.
+
+    A UserError of `fit_epochs` says where no epoch fits into the time limit.
 
     Args:
         experiment: The experiment as it was asked for.
-        choice: The choice of the strategy `auto`, None without it.
-        command: The command line, for the record.
+        choices: What was chosen for the user.
+        request: The options of the run, for its command line and its time limit.
 
     Returns:
-        The experiment with the precision that `auto` means and with decoded images, the network that it is about, and
-        the record without results.
+        The experiment with the precision that `auto` means, with decoded images and the epochs that there is time for,
+        the network that it is about, and the record without results.
     """
     backend, asked = experiment.backend, experiment.spec
     device = backend.prepare(asked)
@@ -205,16 +213,19 @@ def begin(
     models = build_models(backend, resolved, experiment.data)
     data, kept = decoded.attach(resolved, experiment.data, short_side=experiment.plan.transform.presized_side)
     experiment = experiment.replace(plan=dataclasses.replace(experiment.plan, spec=resolved), data=data)
-    run_record = description.describe_run(experiment, device, models, command)
-    run_record.spec = asked
+    if request.time_limit and experiment.plan.active_phases:
+        experiment, forecast = fit_epochs(experiment, request.time_limit)
+        experiment.watch.on_note(forecast.note)
+        choices, resolved = choices.replace(epochs=forecast), experiment.spec
+    run_record = description.describe_run(experiment, device, models, request.command)
+    run_record.spec = resolved.replace(precision=asked.precision)
     run_record.resolved |= {
         "precision": resolved.precision, "precision_reason": reason, "decoded_images": kept,
         "devices": resolved.devices, "processes": processes.world().size,
     }  # fmt: skip
     if resolved.pipeline == "resident":
         run_record.resolved["resident_images"] = resident.describe(experiment.plan, data)
-    if choice is not None:
-        run_record.resolved["auto"] = asdict(choice)
+    run_record.resolved |= choices.entries
     return experiment, description.model_of(resolved, models), run_record
 
 
@@ -244,9 +255,11 @@ def source_head_wanted(spec: ExperimentSpec) -> bool:
     return spec.head_init == "source-class" and spec.strategy not in ("scratch", "zero-shot")
 
 
-def train(experiment: Experiment, model: Any) -> History:
+def train(experiment: Experiment, model: Any, limit: TimeLimit | None = None) -> History:
     """Train a model, or only evaluate it where the strategy is `zero-shot`, and return the history."""
-    return (zero_shot.evaluate if experiment.spec.strategy == "zero-shot" else loop.fit)(experiment, model)
+    if experiment.spec.strategy == "zero-shot":
+        return zero_shot.evaluate(experiment, model)
+    return loop.fit(experiment, model, limit)
 
 
 def check_last_batch(plan: Plan) -> None:

@@ -75,6 +75,33 @@ class ResidentImages(TypedDict):
 
 
 @with_config(OPEN)
+class Weights(TypedDict):
+    """What the source weights `auto` came to."""
+
+    weights: Literal["tv_in1k", "distilled"]
+    why: str
+
+
+@with_config(OPEN)
+class TimeLimitRecord(TypedDict):
+    """What the epochs of a run with a time limit were to take, and took; times in seconds from the run's begin."""
+
+    seconds: float
+    """The limit."""
+    asked_epochs: int
+    planned_epochs: int
+    """Those that were to fit, as measured before training."""
+    planned_seconds: float
+    seconds_an_epoch: dict[str, float]
+    """Phase -> seconds of an epoch, evaluation included, as measured."""
+    epochs: NotRequired[int]
+    """Those that the schedules ended with; --epochs of so many repeats the run."""
+    actual_epochs: NotRequired[int]
+    """Those that were trained: fewer where training stopped early."""
+    actual_seconds: NotRequired[float]
+
+
+@with_config(OPEN)
 class Resolved(TypedDict):
     """What the spec left to the weights, the data and the machine."""
 
@@ -106,6 +133,8 @@ class Resolved(TypedDict):
     """None where features were not reused."""
     resident_images: NotRequired[ResidentImages]
     auto: NotRequired[Auto]
+    weights: NotRequired[Weights]
+    time_limit: NotRequired[TimeLimitRecord]
 
 
 @with_config(OPEN)

@@ -50,7 +50,9 @@ def check_contradictions(spec: ExperimentSpec) -> None:
     if spec.data == "":
         raise UserError("data = '': expected demo, hotdog, or the path of a folder, .zip or table")
     if spec.weights == "":
-        raise UserError("weights = '': expected distilled, tv_in1k, imagenet, none or the path of a .safetensors file")
+        raise UserError(
+            "weights = '': expected auto, distilled, tv_in1k, imagenet, none or the path of a .safetensors file"
+        )
     if spec.weights == "none" and spec.strategy != "scratch":
         raise UserError(
             f"weights = 'none' leaves the strategy {spec.strategy!r} nothing to start from; "

@@ -49,8 +49,9 @@ class ExperimentSpec:
     model: ModelName = "resnet18"
     """Network. `resnet18` is the same network in all four backends."""
     weights: str = "distilled"
-    """Source weights: `distilled` (part of this project), `tv_in1k` (torchvision's V1 numbers from the Hugging Face
-    Hub), `imagenet` (the framework's own model zoo), `none`, or the path of a .safetensors file."""
+    """Source weights: `distilled` (part of this project), `tv_in1k` (torchvision's V1, from the Hugging Face Hub),
+    `auto` (tv_in1k if the Hub has it, else distilled), `imagenet` (the framework's own zoo), `none`, or the path of a
+    .safetensors file."""
     hotdog_index: Annotated[int, Field(ge=0)] | None = None
     """Row of the source head to report as the hot dog's; by default the one that the weights call `hotdog`."""
     data: str = "demo"
@@ -112,7 +113,7 @@ class ExperimentSpec:
     early, late and head at three rates (discriminative), the head and low-rank adapters beside the backbone's
     convolutions, whose own weights stay like everything of BatchNorm (lora), or nothing (zero-shot: the source
     network's own classes of the data's names answer, and a class without a namesake has all the others). `auto`
-    chooses one, with optimizer and rates, by the number of training images and `domain`."""
+    chooses one, with optimizer, rates and epochs, by the number of training images and `domain`."""
     domain: Literal["similar", "different"] = "similar"
     """Whether the images are of the kind that the source weights were trained on; the strategy `auto` asks for it."""
     warm_up_epochs: Annotated[int, Field(ge=1)] = 2

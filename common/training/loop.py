@@ -15,11 +15,11 @@ from common.contract.experiment import Experiment
 from common.contract.results import EpochMetrics, History, Predictions
 from common.contract.trainer import Trainer
 from common.method import schedules
-from common.method.phases import Phase
 from common.spec.experiment import ExperimentSpec
 from common.system.errors import RunError
 from common.training.evaluation import evaluate
 from common.training.selection import Selection
+from common.training.time_limit import Pacer, TimeLimit
 
 # Reading the loss waits for the device, so it is done only every few steps.
 STEPS_BETWEEN_READS = 8
@@ -41,7 +41,7 @@ class Trained:
     """Wall time in seconds."""
 
 
-def fit(experiment: Experiment, model: Any) -> History:
+def fit(experiment: Experiment, model: Any, limit: TimeLimit | None = None) -> History:
     """Train `model` in place through the phases of an experiment and evaluate it after each epoch.
 
     The test images serve the curves only. Early stopping and the best epoch follow the validation images. With `keep` =
@@ -53,6 +53,7 @@ def fit(experiment: Experiment, model: Any) -> History:
     Args:
         experiment: The experiment.
         model: The model, a backend's own object.
+        limit: Shortens a phase whose epochs take longer than they were measured to take; None leaves all of them.
 
     Returns:
         The metrics of every epoch, and the predictions of the model that was kept.
@@ -68,9 +69,11 @@ def fit(experiment: Experiment, model: Any) -> History:
             learner, history.features = batches.head, batches.counts
         trainer = backend.Trainer(learner, plan.spec, phase, plan.class_counts)
         selection.begin_phase()
-        for past in range(phase.epochs):
+        pacer = Pacer(experiment, phase, limit)
+        for past in pacer.epochs():
             epoch = len(history.epochs) + 1
-            trained = train_epoch(experiment, trainer, batches, epoch, rate_factors(experiment, phase, past))
+            factors = rate_factors(experiment, pacer.planned, past)
+            trained = train_epoch(experiment, trainer, batches, epoch, factors)
             if learner is not model:
                 backend.load_arrays(model, backend.to_arrays(learner))
             evaluated = evaluate(experiment, learner, batches)
@@ -79,9 +82,10 @@ def fit(experiment: Experiment, model: Any) -> History:
             history.add(metrics, *evaluated)
             experiment.watch.on_epoch(metrics, evaluated[1])
             selection.see(epoch, *evaluated, lambda: backend.to_arrays(model))
-            if selection.patience_is_over and past + 1 < phase.epochs:
+            if selection.patience_is_over and past + 1 < pacer.planned:
                 history.stopped_early = True
                 break
+        history.planned_epochs += pacer.planned
     best = selection.best
     if best is not None:
         backend.load_arrays(model, best.arrays)
@@ -91,13 +95,10 @@ def fit(experiment: Experiment, model: Any) -> History:
     return history
 
 
-def rate_factors(experiment: Experiment, phase: Phase, past: int) -> list[float]:
-    """Return the learning rates' factor at each step of the epoch that comes after `past` epochs of a phase."""
+def rate_factors(experiment: Experiment, epochs: int, past: int) -> list[float]:
+    """Return the learning rates' factor at each step of the epoch that follows `past` of the `epochs` of a phase."""
     steps = experiment.plan.steps_an_epoch
-    return [
-        schedules.factor(experiment.spec, step, phase.epochs * steps)
-        for step in range(past * steps, (past + 1) * steps)
-    ]
+    return [schedules.factor(experiment.spec, step, epochs * steps) for step in range(past * steps, (past + 1) * steps)]
 
 
 def epoch_metrics(

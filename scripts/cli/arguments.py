@@ -13,7 +13,10 @@ from common.spec.presets import load_preset, preset_names, read_preset
 from common.system.errors import UserError
 from scripts.cli import help_pages
 from scripts.cli.lookup import value_of, wants_help
-from scripts.cli.options import IMPLICIT_PRESET, SpecOptions
+from scripts.cli.options import IMPLICIT_PRESET, PRESET_OF_PHOTOGRAPHS, SpecOptions
+
+# Commands that train, and choose how, on data of the user's. A comparison holds the demo's two strategies side by side.
+COMMANDS_ON_PHOTOGRAPHS = ("run", "sweep")
 
 Options = TypeVar("Options", bound=SpecOptions)
 
@@ -36,7 +39,7 @@ def parse(kind: type[Options], command: str, arguments: list[str], strategy: str
         SystemExit: With code 2 for options that do not exist, and with 0 after --help and --help-all.
     """
     named = value_of(arguments, "--preset")
-    preset = IMPLICIT_PRESET if named is None else named
+    preset = implicit_preset(command, arguments) if named is None else named
     if preset not in preset_names():
         raise UserError(f"--preset {preset}: the presets are {', '.join(preset_names())}")
     given = value_of(arguments, "--strategy")
@@ -65,6 +68,23 @@ def prepared_as_weights_say(spec: ExperimentSpec, weights: str | None) -> Experi
     if weights is None or weights in NAMED_SOURCES:
         return spec
     return spec.replace(image_size=None, resize_size=None, test_resize=None)
+
+
+def implicit_preset(command: str, arguments: list[str]) -> str:
+    """Return the preset of arguments that name none.
+
+    >>> implicit_preset("run", ["--data", "my-photos"]), implicit_preset("run", [])
+    ('photos', 'demo')
+
+    Args:
+        command: The name of the command.
+        arguments: Its arguments.
+
+    Returns:
+        The preset of photographs where the command trains on data that the arguments name, else that of the demo.
+    """
+    photographs = value_of(arguments, "--data") not in (None, "demo")
+    return PRESET_OF_PHOTOGRAPHS if photographs and command in COMMANDS_ON_PHOTOGRAPHS else IMPLICIT_PRESET
 
 
 def parse_strategies(kind: type[Options], command: str, arguments: list[str]) -> list[Options]:

@@ -14,7 +14,8 @@ from common.spec.experiment import ExperimentSpec
 from common.spec.names import BackendName, ResizeWay
 from common.spec.presets import load_preset
 
-IMPLICIT_PRESET = "demo"
+# The preset where none is named: of the pictures that the project draws itself, and of anybody's.
+IMPLICIT_PRESET, PRESET_OF_PHOTOGRAPHS = "demo", "photos"
 # At most so many characters of the data's name go into the name of a folder.
 LONGEST_NAME = 60
 
@@ -43,6 +44,9 @@ class RunOptions(SpecOptions):
     """Replace a record that is in the output folder already."""
     tensorboard: bool = False
     """Also write events for TensorBoard, beside the record."""
+    time_limit: str | None = None
+    """Longest time of each run, such as 90s, 10m or 1h, from reading the data to the last file written: as many of
+    the epochs are planned as fit into it, with a schedule that ends with the last of them."""
     progress: Literal["bar", "json"] = "bar"
     """How to show progress: to people, or to a program as a JSON object a line."""
     list_presets: bool = False

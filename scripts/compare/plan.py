@@ -20,6 +20,7 @@ from common.system.errors import UserError
 from scripts.cli.arguments import given_fields, options_of, parse_strategies
 from scripts.cli.display import console
 from scripts.cli.options import CompareOptions
+from scripts.cli.weights import with_weights
 
 State = Literal["waiting", "running", "done", "failed"]
 
@@ -61,7 +62,7 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
             runs.
     """
     names = chosen_backends(options)
-    strategies = [parsed.spec for parsed in parse_strategies(CompareOptions, "compare", arguments)]
+    strategies = with_weights([parsed.spec for parsed in parse_strategies(CompareOptions, "compare", arguments)])
     specs = [
         spec.replace(backend=backend, seed=spec.seed + number)
         for number in range(seeds)

@@ -30,6 +30,11 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 def check(options: RunOptions) -> None:
     """Raise UserError where the options for several machines contradict each other or the spec."""
     spec, machines = options.spec, options.machines
+    several = machines > 1 or processes.world().size > 1
+    if options.time_limit is not None and (several or wants_processes(options)):
+        raise UserError("--time-limit: only for a run of one process, as each would measure a pace of its own")
+    if spec.weights == "auto" and several:
+        raise UserError("weights = 'auto': each process would choose for itself; name --weights distilled or tv_in1k")
     if machines < 1:
         raise UserError(f"--machines {machines}: expected at least 1")
     if not 0 <= options.machine < machines:

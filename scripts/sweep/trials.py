@@ -21,6 +21,7 @@ from common.system.errors import UserError
 from scripts.cli.arguments import given_fields, options_of, parse
 from scripts.cli.display import RichWatch, console, describe_value, show_study
 from scripts.cli.options import SweepOptions
+from scripts.cli.weights import with_weights
 from scripts.environments import definitions, use
 
 DEFAULT_TRIALS = 20
@@ -69,13 +70,14 @@ def find_bases(options: SweepOptions, variables: Sequence[Variable], arguments: 
         arguments: The arguments that the options were parsed from.
 
     Returns:
-        Strategy -> experiment, which holds out training images to choose by.
+        Strategy -> experiment, which holds out training images to choose by and names its source weights.
     """
+    found: dict[str, ExperimentSpec] = {options.spec.strategy: options.spec}
     for variable in variables:
         if variable.name == "strategy":
             rest = without_strategy(arguments)
-            return {str(name): held_out(parse(SweepOptions, "sweep", rest, str(name)).spec) for name in variable.values}
-    return {options.spec.strategy: held_out(options.spec)}
+            found = {str(name): parse(SweepOptions, "sweep", rest, str(name)).spec for name in variable.values}
+    return dict(zip(found, map(held_out, with_weights(list(found.values()))), strict=True))
 
 
 def without_strategy(arguments: list[str]) -> list[str]:

@@ -32,6 +32,9 @@ def options(*arguments: str) -> RunOptions:
         ("--machines 2 --devices 2", "--coordinator ''"),
         ("--machines 2 --devices 2 --coordinator somewhere", "--coordinator 'somewhere'"),
         ("--machines 2 --devices 2 --coordinator host:99999", "--coordinator"),
+        ("--machines 2 --devices 2 --coordinator host:1 --time-limit 5m", "only for a run of one process"),
+        ("--devices 2 --time-limit 5m", "only for a run of one process"),
+        ("--machines 2 --devices 2 --coordinator host:1 --weights auto", "--weights distilled or tv_in1k"),
     ],
 )
 def test_machines_that_do_not_go_together_are_refused(arguments: str, message: str) -> None:

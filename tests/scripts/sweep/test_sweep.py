@@ -51,8 +51,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 @pytest.fixture
 def small(pictures) -> list[str]:
     return [
-        "--data", str(pictures.root), "--image-size", "64", "--batch-size", "8", "--epochs", "2", "--workers", "0",
-        "--study", "s.journal",
+        "--preset", "demo", "--data", str(pictures.root), "--image-size", "64", "--batch-size", "8", "--epochs", "2",
+        "--workers", "0", "--study", "s.journal",
     ]  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def test_the_choice_does_not_see_the_test_images(monkeypatch, small) -> None:
     """The trial that is best on the held-out images is chosen, though it is the worst on the test images."""
     accuracies = iter([0.2, 0.9, 0.4])
 
-    def fit_with(experiment, model) -> History:
+    def fit_with(experiment, model, limit) -> History:
         accuracy = next(accuracies)
         metrics = EpochMetrics(1, "everything", 0.1, 0.5, 0.1, 1 - accuracy, 1.0, 1.0, validation_accuracy=accuracy)
         predictions = Predictions(np.eye(2, dtype=np.float32), np.array([0, 1]))
