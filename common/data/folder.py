@@ -135,7 +135,7 @@ def read_folder(
     is_table = root.is_file() and root.suffix.lower() in tables.SUFFIXES
     listing = tables.read(root, anywhere=True) if is_table else layouts.find(root)
     listing, held_back = holdout.divide(listing, split_seed, progress)
-    classes = _classes(listing)
+    classes = _classes(listing, root)
     limits = {"train": train_limit, "test": test_limit, "validation": None}
     chosen = {split: _limited(_by_class(listing, split, classes), limit, split) for split, limit in limits.items()}
     files = [file for per_class in chosen.values() for found in per_class for file in found]
@@ -154,7 +154,7 @@ def _place(listing: Listing, split: str) -> str:
     return dict(listing.places).get(split, str(listing.top))
 
 
-def _classes(listing: Listing) -> tuple[str, ...]:
+def _classes(listing: Listing, root: Path) -> tuple[str, ...]:
     found = {
         split: {file.label for file in listing.files if file.split == split}
         for split in ("train", "validation", "test")
@@ -169,9 +169,9 @@ def _classes(listing: Listing) -> tuple[str, ...]:
     classes = tuple(sorted({file.label for file in listing.files}))
     if len(classes) < 2:
         raise UserError(
-            f"{listing.top} has only one class, {classes[0]}; telling classes apart takes at least two."
+            f"{root} has only one class, {classes[0]}; telling classes apart takes at least two."
             if classes
-            else f"{listing.top} has no image that can be used.\n{_describe(listing.problems, listing.top)}"
+            else f"{root} has no image that can be used.\n{_describe(listing.problems, listing.top)}"
         )
     return classes
 

@@ -90,9 +90,10 @@ def hold_back(files: Sequence[File], groups: Sequence[int], seed: int) -> tuple[
     counts = Counter(file.label for file in files)
     for label, count in counts.items():
         if count < 2:
+            (alone,) = (file.path for file in files if file.label == label)
             raise UserError(
-                f"Class {label} has one image, and no test folder says what to test on: holding images back takes at "
-                "least two in each class."
+                f"Class {label} has one image ({alone}), and no test folder says what to test on: holding images back "
+                "takes at least two in each class."
             )
     members: dict[int, list[File]] = defaultdict(list)
     for file, group in zip(files, groups, strict=True):

@@ -50,8 +50,7 @@ class ExperimentSpec:
     """Network. `resnet18` is the same network in all four backends."""
     weights: str = "distilled"
     """Source weights: `distilled` (part of this project), `tv_in1k` (torchvision's V1, from the Hugging Face Hub),
-    `auto` (tv_in1k if the Hub has it, else distilled), `imagenet` (the framework's own zoo), `none`, or the path of a
-    .safetensors file."""
+    `auto` (tv_in1k if the Hub has it, else distilled), `imagenet` (the framework's), `none`, or a .safetensors file."""
     hotdog_index: Annotated[int, Field(ge=0)] | None = None
     """Row of the source head to report as the hot dog's; by default the one that the weights call `hotdog`."""
     data: str = "demo"
