@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from common.data.folder import ImageData, Sample, Skipped
-from common.data.images import UnreadableImage, open_rgb
+from common.data.folder import ImageData, Sample, Skipped, read_file
+from common.data.images import UnreadableImage
 
 # phash of 16 x 16 told planted duplicates from other pictures best of imagehash's hashes; see docs/data-check.md.
 HASH_SIDE = 16
@@ -95,7 +95,7 @@ def _in_threads(listed: Sequence[tuple[Sample, str]], workers: int) -> Iterator[
 
 def _measure_one(sample: Sample, split: str) -> Picture | Skipped:
     try:
-        image = open_rgb(sample.path)
+        image = read_file(sample)
         file_digest = _digest(sample.path.read_bytes())
     except (UnreadableImage, OSError) as error:
         return Skipped(sample.name, getattr(error, "reason", None) or str(error))

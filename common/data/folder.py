@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from common.data.images import IMAGE_SUFFIXES, UnreadableImage, open_rgb
+from common.data.images import IMAGE_SUFFIXES, USUAL, Decoding, UnreadableImage, open_rgb
 from common.system.errors import UserError
 
 BadImages = Literal["error", "skip"]
@@ -33,6 +33,8 @@ class Sample:
     name: str
     mark: str = field(default="", compare=False)
     """Size and date of the file when the data set was read, before any pixel of it; empty if not known."""
+    decoding: Decoding = field(default=USUAL, compare=False)
+    """How the user wants the file to be read."""
 
 
 class Read(Protocol):
@@ -44,7 +46,7 @@ class Read(Protocol):
 
 def read_file(sample: Sample, short_side: int | None = None) -> Image.Image:
     """Decode a sample's file by `open_rgb`; an unreadable one raises `common.data.images.UnreadableImage`."""
-    return open_rgb(sample.path, short_side)
+    return open_rgb(sample.path, short_side, sample.decoding)
 
 
 @dataclass(frozen=True)

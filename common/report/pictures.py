@@ -54,5 +54,5 @@ def thumbnails(data: ImageData, names: Iterable[str]) -> dict[str, str]:
         data: The data with the test images.
         names: Names of test images as the report has them, without characters that cannot be shown.
     """
-    paths = {plain(sample.name): sample.path for sample in data.test}
-    return {name: uri for name in dict.fromkeys(names) if name in paths and (uri := thumbnail(paths[name]))}
+    samples = {plain(sample.name): sample for sample in data.test}
+    return {name: uri for name in dict.fromkeys(names) if name in samples and (uri := thumbnail(samples[name]))}
