@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 FULL = 65535
 """The largest value of 16 bits."""
@@ -36,8 +37,13 @@ class Raw:
     """Whether values of mode I are of 16 bits."""
 
 
-def inspect(image: Image.Image) -> Raw:
+_ORDINARY = Raw(False, 8, True)
+
+
+def inspect(image: ImageFile.ImageFile) -> Raw:
     """Return what has to be known of an opened image that is not decoded yet."""
+    if image.format not in ("PNG", "TIFF"):
+        return _ORDINARY
     names = [_raw_mode(tile.args) for tile in image.tile]
     small = next((int(name[2:]) for name in names if name in ("L;2", "L;4")), 8)
     short = image.format != "TIFF" or any(";16" in name for name in names)
@@ -49,7 +55,7 @@ def _raw_mode(args: Any) -> str:
     return first if isinstance(first, str) else ""
 
 
-def read_low_bytes(image: Image.Image) -> Image.Image:
+def read_low_bytes(image: ImageFile.ImageFile) -> Image.Image:
     """Decode an opened image of 16-bit colours so that of each value the lower 8 bits are kept, not the upper."""
 
     def exchanged(args: Any) -> Any:
@@ -99,7 +105,7 @@ def _on_white(rgba: Image.Image) -> Image.Image:
 
 def _from_grey(image: Image.Image, raw: Raw, image_range: int | None) -> tuple[Image.Image, int | None]:
     """Scale grey values of 16 or more bits to 8."""
-    least, largest = image.getextrema()
+    least, largest = _extrema(image)[0]
     if image_range is None:
         if image.mode == "F":
             raise ValueError("floating-point values, which have no fixed range; --image-range says what is white")
@@ -120,8 +126,7 @@ def _from_deep(
 ) -> tuple[Image.Image, int | None]:
     """Turn an image whose colours have 16 bits; only where more than the upper 8 are asked for are these read."""
     key = image.info.pop("transparency", None)
-    colours = image.getextrema()[:3]
-    dark = max(high for _, high in colours) < (FULL + 1) // 256 // DARK
+    dark = _extrema(image)[:3, 1].max() < (FULL + 1) // 256 // DARK
     if image_range is None and key is None and not dark:
         return (_on_white(image) if image.mode == "RGBA" else image), None
     values = np.asarray(image).astype(np.uint16) << 8
@@ -136,14 +141,31 @@ def _from_deep(
     return (_on_white(picture) if picture.mode == "RGBA" else picture), largest
 
 
+def _extrema(image: Image.Image) -> NDArray[Any]:
+    """Return the least and the largest value of each channel: (channels, 2)."""
+    return np.asarray(image.getextrema()).reshape(-1, 2)
+
+
 def _scaled(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
     """Return values of 0 to `white` as 0 to 255, rounded; those beyond become 0 and 255."""
     out = np.empty(values.shape, np.uint8)
+    table = _table(white) if values.dtype.kind == "u" and values.itemsize == 2 else None
     step = max(1, _BLOCK // max(values[0].size, 1))
     for row in range(0, len(values), step):
-        block = np.clip(np.nan_to_num(values[row : row + step].astype(np.float64)), 0, white)
-        out[row : row + step] = np.floor(block * _WHITE / white + 0.5)
+        block = values[row : row + step]
+        out[row : row + step] = _scale(block, white) if table is None else table[block]
     return out
+
+
+@cache
+def _table(white: int) -> NDArray[np.uint8]:
+    """Return what becomes of each value of 16 bits."""
+    return _scale(np.arange(FULL + 1), white)
+
+
+def _scale(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
+    shares = np.clip(np.nan_to_num(values.astype(np.float64)), 0, white) * _WHITE / white
+    return np.floor(shares + 0.5).astype(np.uint8)
 
 
 def _if_dark(largest: float, image_range: int | None) -> int | None:

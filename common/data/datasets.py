@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from common.data import demo, zips
 from common.data.folder import BadImages, ImageData, read_folder
+from common.data.images import USUAL, Decoding
 from common.system.caches import Cache, cache_folder
 from common.system.errors import UserError
 from common.system.files import user_path
@@ -49,6 +50,7 @@ def load(
     cache: Path | None = None,
     progress: bool = True,
     short_side: int | None = None,
+    decoding: Decoding = USUAL,
 ) -> ImageData:
     """Find a data set, made or downloaded if need be, and list its samples.
 
@@ -66,6 +68,7 @@ def load(
         cache: Folder for what is made; None for `cache_folder()`.
         progress: Whether progress bars may be shown.
         short_side: As in `read_folder`.
+        decoding: As in `read_folder`.
 
     Returns:
         The samples and classes of the data set.
@@ -79,7 +82,7 @@ def load(
     try:
         found = read_folder(
             root, bad_images=bad_images, train_limit=train_limit, test_limit=test_limit, progress=progress,
-            short_side=short_side,
+            short_side=short_side, decoding=decoding,
         )  # fmt: skip
     except UserError as error:
         if zipped is None:

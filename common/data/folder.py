@@ -2,24 +2,20 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import repeat
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
-from common.data.images import IMAGE_SUFFIXES, USUAL, Decoding, UnreadableImage, open_rgb
+from common.data import check
+from common.data.formats import IMAGE_SUFFIXES
+from common.data.images import USUAL, Decoding, open_rgb
 from common.system.errors import UserError
 
-BadImages = Literal["error", "skip"]
+BadImages = Literal["error", "skip", "load"]
 SPLITS = ("train", "test")
 LAYOUT = "train/<class>/ and test/<class>/ with the same class names in both, at least two, and images inside"
-MAX_LISTED = 20
 
 _NEVER_DATA = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
@@ -69,6 +65,8 @@ class ImageData:
     skipped: tuple[Skipped, ...]
     validation: tuple[Sample, ...] = ()
     """Images held back from `train`."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on files that were read although there is something to say of them."""
     read: Read = field(default=read_file, compare=False, repr=False)
     """Function that threads of the shared pipeline read an image by; `common.data.decoded` has a faster one."""
 
@@ -104,6 +102,7 @@ def read_folder(
     test_limit: int | None = None,
     progress: bool = True,
     short_side: int | None = None,
+    decoding: Decoding = USUAL,
 ) -> ImageData:
     """Read `train/<class>/...` and `test/<class>/...` under a folder, and decode every image that is used once.
 
@@ -112,13 +111,15 @@ def read_folder(
     Args:
         root: The folder, or one that holds the data set as its only folder with both splits.
         bad_images: With "error", unreadable images and files that are no images raise. With "skip" they are left out
-            and listed in `skipped`, so a limited split may come out that much smaller.
+            and listed in `skipped`, so a limited split may come out that much smaller. "load" does the same, but reads
+            JPEGs that lack their end as far as they go.
         train_limit: Most training images over all classes, shared evenly between them and spread evenly through each
             sorted list; None for all.
         test_limit: The same for the test images.
         progress: Whether a progress bar may be shown.
         short_side: The short side in pixels to which larger images will be reduced, which makes decoding them faster;
             None for images as they are.
+        decoding: How files are read; `bad_images` says of it whether files that lack their end are.
 
     Returns:
         The data set, without validation images.
@@ -127,8 +128,9 @@ def read_folder(
         UserError: The root is missing, the layout is another, a class is empty or in one split only, a limit is smaller
             than the number of classes, or files cannot be used and `bad_images` is "error".
     """
-    if bad_images not in ("error", "skip"):
-        raise UserError(f"--bad-images is {bad_images!r}; it can be error or skip.")
+    if bad_images not in get_args(BadImages):
+        raise UserError(f"--bad-images is {bad_images!r}; it can be error, skip or load.")
+    decoding = replace(decoding, load_truncated=bad_images == "load")
     top = _find_splits(Path(root))
     classes = _classes(top)
     limits = {"train": train_limit, "test": test_limit}
@@ -140,12 +142,13 @@ def read_folder(
         problems += [other for _, others in listed for other in others]
         chosen[split] = _limited([images for images, _ in listed], limits[split], split)
     files = [file for split in SPLITS for found in chosen[split] for file in found]
-    unreadable = _check(files, progress, short_side)
+    reasons, remarks = check.check([(file.path, file.name) for file in files], short_side, decoding, progress)
+    unreadable = {file.name: reason for file, reason in zip(files, reasons, strict=True) if reason is not None}
     problems += [Skipped(name, reason) for name, reason in unreadable.items()]
     if problems and bad_images == "error":
-        raise UserError(_describe(problems, top))
-    samples = {split: _samples(chosen[split], unreadable, classes, top / split) for split in SPLITS}
-    return ImageData(top.name, top, classes, samples["train"], samples["test"], tuple(problems))
+        raise UserError(check.describe([(found.name, found.reason) for found in problems], top))
+    samples = {split: _samples(chosen[split], unreadable, decoding, classes, top / split) for split in SPLITS}
+    return ImageData(top.name, top, classes, samples["train"], samples["test"], tuple(problems), remarks=remarks)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -260,30 +263,16 @@ def _limited(per_class: list[list[_File]], limit: int | None, split: str) -> lis
     return [[files[i * len(files) // count] for i in range(count)] for files, count in pairs]
 
 
-def _fault(file: _File, short_side: int | None) -> str | None:
-    try:
-        open_rgb(file.path, short_side)
-    except UnreadableImage as error:
-        return error.reason
-    return None
-
-
-def _check(files: Sequence[_File], progress: bool, short_side: int | None) -> dict[str, str]:
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        faults: Iterable[str | None] = track(
-            pool.map(_fault, files, repeat(short_side)), "checking images", total=len(files), console=console,
-            transient=True, disable=not (progress and console.is_terminal),
-        )  # fmt: skip
-        return {file.name: fault for file, fault in zip(files, faults, strict=True) if fault is not None}
-
-
 def _samples(
-    per_class: list[list[_File]], unreadable: dict[str, str], classes: tuple[str, ...], folder: Path
+    per_class: list[list[_File]], unreadable: dict[str, str], decoding: Decoding, classes: tuple[str, ...], folder: Path
 ) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     for label, files in enumerate(per_class):
-        good = [Sample(file.path, label, file.name, _mark(file.path)) for file in files if file.name not in unreadable]
+        good = [
+            Sample(file.path, label, file.name, _mark(file.path), decoding)
+            for file in files
+            if file.name not in unreadable
+        ]
         if not good:
             raise UserError(f"No image of {folder / classes[label]} is readable, so the class would be empty.")
         samples += good
@@ -296,14 +285,6 @@ def _mark(path: Path) -> str:
     except OSError:
         return ""
     return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _describe(problems: list[Skipped], top: Path) -> str:
-    lines = [f"  {problem.name}: {problem.reason}" for problem in problems[:MAX_LISTED]]
-    if len(problems) > MAX_LISTED:
-        lines.append(f"  ... and {len(problems) - MAX_LISTED} more")
-    count = f"{len(problems)} file{'s' * (len(problems) != 1)} in {top} can't be used as images:"
-    return "\n".join([count, *lines, "Mend or remove them, or leave them out with --bad-images skip."])
 
 
 def _and_so_on(names: list[str]) -> str:

@@ -9,9 +9,8 @@ import os
 import stat
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".jp2", ".bmp", ".gif", ".tif", ".tiff", ".tga",
@@ -52,7 +51,7 @@ _PICTURES = (
 )
 
 
-def open_image(path: str | os.PathLike[str], content: bytes | None = None) -> Image.Image:
+def open_image(path: str | os.PathLike[str], content: bytes | None = None) -> ImageFile.ImageFile:
     """Open a picture by what it contains, whatever its name; nothing is decoded yet.
 
     Args:
@@ -105,7 +104,7 @@ def first_bytes(path: str | os.PathLike[str], count: int = 256) -> bytes:
 def content_of(start: bytes) -> str | None:
     """Return what a file is by its first bytes, or None if they say nothing or it is a picture of a usual format.
 
-    >>> content_of(b"<!DOCTYPE html><html>"), content_of(b"II*\\0")
+    >>> content_of(b"<!DOCTYPE html><html>"), content_of(b"GIF89a")
     ('a web page', None)
     """
     if not start:
@@ -142,7 +141,7 @@ def silence_libtiff() -> None:
     """Keep libtiff from printing what it thinks of a file, under the name tempfile.tif; the reader gives a reason."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         paths = {line.split(maxsplit=5)[5].strip() for line in maps if "/libtiff" in line}
-    for path in paths & {str(found) for found in map(Path, paths) if found.is_file()}:
+    for path in filter(os.path.isfile, paths):
         library = ctypes.CDLL(path)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             getattr(library, name)(None)

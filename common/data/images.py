@@ -80,11 +80,9 @@ USUAL = Decoding()
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A picture, and what there is to say of its file."""
+class Facts:
+    """What there is to say of a file that was read."""
 
-    image: Image.Image
-    """Upright, 8-bit RGB."""
     dark: int | None = None
     """The largest value of a picture that uses no more than a quarter of its range, which has more than 8 bits."""
     cut_short: bool = False
@@ -109,10 +107,12 @@ def open_rgb(path: str | os.PathLike[str], short_side: int | None = None, decodi
     Returns:
         The picture.
     """
-    return decode(path, short_side, decoding).image
+    return decode(path, short_side, decoding)[0]
 
 
-def decode(path: str | os.PathLike[str], short_side: int | None = None, decoding: Decoding = USUAL) -> Decoded:
+def decode(
+    path: str | os.PathLike[str], short_side: int | None = None, decoding: Decoding = USUAL
+) -> tuple[Image.Image, Facts]:
     """Decode one image file as `open_rgb` does, and say what there is to say of it.
 
     Args:
@@ -121,8 +121,8 @@ def decode(path: str | os.PathLike[str], short_side: int | None = None, decoding
         decoding: What the user chooses.
 
     Returns:
-        The picture; UnreadableImage is raised for a file that is missing, no image, cut short, too large or too long,
-        or of values without a fixed range.
+        The picture, and what there is to say; UnreadableImage is raised for a file that is missing, no image, cut
+        short, too large or too long, or of values without a fixed range.
     """
 
     def read(content: bytes | None) -> tuple[Image.Image, int | None]:
@@ -141,8 +141,8 @@ def decode(path: str | os.PathLike[str], short_side: int | None = None, decoding
 
     (picture, dark), mended = _attempt(path, read, decoding)
     if mended is None:
-        return Decoded(picture, dark)
-    return Decoded(picture, dark, mended.cut_short, mended.ignored)
+        return picture, Facts(dark)
+    return picture, Facts(dark, mended.cut_short, mended.ignored)
 
 
 T = TypeVar("T")
@@ -186,12 +186,11 @@ def _low_bytes(path: str | os.PathLike[str], content: bytes | None) -> Image.Ima
 
 def _check_size(path: str | os.PathLike[str], size: tuple[int, int], decoding: Decoding) -> None:
     width, height = size
-    shape = f"{width:,} x {height:,} pixels"
     if max(size) > MAX_RATIO * min(size):
-        raise UnreadableImage(path, f"{shape}, one side more than {MAX_RATIO} times the other")
+        raise UnreadableImage(path, f"{width} x {height} pixels, one side more than {MAX_RATIO} times the other")
     if width * height > decoding.max_pixels:
         allowed = f"more than the {decoding.max_pixels:,} allowed"
-        raise UnreadableImage(path, f"{shape}, {allowed}; --max-pixels {width * height} reads it")
+        raise UnreadableImage(path, f"{width} x {height} pixels, {allowed}; --max-pixels {width * height} reads it")
 
 
 def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from common.data import datasets
 from common.data.folder import ImageData
+from common.data.images import Decoding
 from common.data.thumbnails import thumbnail
 from common.report.data import plain
 from common.runs.record import RunRecord
@@ -25,14 +26,14 @@ def find_data(records: Sequence[RunRecord]) -> ImageData | None:
     tried = set()
     for record in records:
         spec = record.spec
-        where = (spec.data, spec.data_sha1, spec.bad_images, spec.train_limit, spec.test_limit)
+        where = (spec.data, spec.data_sha1, spec.bad_images, spec.train_limit, spec.test_limit, Decoding.of(spec))
         if where in tried or spec.data == "hotdog" and not _downloaded(spec.data_sha1):
             continue
         tried.add(where)
         try:
             data = datasets.load(
                 spec.data, url=spec.data_url, sha1=spec.data_sha1, bad_images=spec.bad_images,
-                train_limit=spec.train_limit, test_limit=spec.test_limit,
+                train_limit=spec.train_limit, test_limit=spec.test_limit, decoding=Decoding.of(spec),
             )  # fmt: skip
             if data.fingerprint == record.data.get("fingerprint"):
                 return data

@@ -21,7 +21,7 @@ STRATEGIES: tuple[str, ...] = typing.get_args(Strategy)
 # Fields of a spec that do not make a run another experiment: those that a comparison varies, the place of the data
 # (its fingerprint identifies it), and the machine.
 NOT_SETTINGS = {
-    "backend", "strategy", "seed", "data", "data_url", "data_sha1", "bad_images", "train_limit", "test_limit",
+    "backend", "strategy", "seed", "data", "data_url", "data_sha1", "bad_images", "max_pixels", "train_limit", "test_limit",
     "classes", "workers", "device",
 }  # fmt: skip
 

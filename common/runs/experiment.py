@@ -17,6 +17,7 @@ from common.contract.results import History
 from common.contract.watch import Silent, Watch
 from common.data import datasets, decoded, splits
 from common.data.folder import ImageData
+from common.data.images import Decoding
 from common.devices import precision, processes
 from common.method import auto, feature_reuse, phases, schedules
 from common.method.plan import Plan, make_plan
@@ -54,6 +55,7 @@ def load_data(spec: ExperimentSpec, short_side: int | None = None) -> ImageData:
         train_limit=spec.train_limit,
         test_limit=spec.test_limit,
         short_side=short_side,
+        decoding=Decoding.of(spec),
     )
     return splits.split(data, spec)
 
@@ -103,7 +105,7 @@ def run(
     if leads:
         check_output(spec, folder, request.overwrite)
     plan, data, choice = prepare(spec, request.given)
-    said = transforms.notes(plan.spec, plan.transform) + feature_reuse.notes(plan.spec, plan.phases)
+    said = [*data.remarks, *transforms.notes(plan.spec, plan.transform), *feature_reuse.notes(plan.spec, plan.phases)]
     for note in ([choice.why] if choice else []) + said:
         watch.on_note(note)
     asked = Experiment(load_backend(plan.spec.backend), plan, data, watch)
