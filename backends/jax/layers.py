@@ -147,6 +147,8 @@ def strided_product(original: Callable[..., Any], arguments: tuple, keywords: di
     """Intercept 1x1 convolutions with a stride, such as a block's projection, and compute them as matrix products.
 
     XLA on a CPU computes the gradient of such a kernel at a few GFLOP/s, twenty times slower than that of the product.
+    On a GPU the convolution stays, since XLA's fusion of strided slices into products ends the process there
+    (jaxlib 0.11.2, `triton_tiling_propagation.cc`).
 
     Args:
         original: The layer's own method.
@@ -160,10 +162,18 @@ def strided_product(original: Callable[..., Any], arguments: tuple, keywords: di
     layer = context.module
     if not isinstance(layer, nn.Conv) or tuple(layer.kernel_size) != (1, 1) or layer.strides in (1, (1, 1)):
         return original(*arguments, **keywords)
+    if default_platform() == "gpu":
+        return original(*arguments, **keywords)
     (images,) = arguments
     down, across = layer.strides
     kernel = layer.get_variable("params", "kernel").astype(images.dtype)
     return images[:, ::down, ::across] @ kernel[0, 0]
+
+
+def default_platform() -> str:
+    """Return `cpu` or `gpu`, the platform of the device that `prepare` has chosen, or JAX's own choice without it."""
+    device = jax.config.jax_default_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def without_head(original: Callable[..., Any], arguments: tuple, keywords: dict, context: Any) -> Any:

@@ -30,8 +30,8 @@ class Preprocessing:
     The upright RGB image is resized as `resize` says and cropped at the centre to `image_size` pixels a side. A pixel
     of channel c with value v (0 to 255) becomes (v * scale - mean[c]) / std[c], the channels in `channel_order`. With
     `letterbox` the whole image is resized so that its long side is `image_size`, and 0 is added around it afterwards,
-    which is the mean colour. With `presized_side` a larger image is first reduced to about that short side. A value that
-    is not allowed raises UserError.
+    which is the mean colour. With `presized_side` a larger image is first reduced to about that short side. A value
+    that is not allowed raises UserError.
 
     Every field is an entry of the metadata, by its name; a file that lacks the entry has the default.
     """

@@ -17,7 +17,7 @@ from common.spec.experiment import ExperimentSpec
 from common.system.errors import UserError
 
 OTHER = Preprocessing(
-    96, 110, "bilinear", "BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.5, 2.0), "squash", False, "mean"
+    96, 110, "bilinear", "BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.5, 2.0), "squash", False, "mean", 220
 )
 CLASSES = {"class_names": '["a", "b", "c"]'}
 
@@ -35,7 +35,7 @@ def test_everything_is_in_the_file_and_comes_back(tmp_path: Path, arrays) -> Non
     assert {name: metadata[name] for name in Preprocessing.__dataclass_fields__} == {
         "image_size": "96", "resize_size": "110", "interpolation": "bilinear", "channel_order": "BGR", "scale": "1.0",
         "mean": "[103.939, 116.779, 123.68]", "std": "[1.0, 1.5, 2.0]", "resize": "squash", "antialias": "false",
-        "letterbox_fill": "mean",
+        "letterbox_fill": "mean", "presized_side": "220",
     }  # fmt: skip
     header = weights.read_header(path)
     assert header.preprocessing == OTHER
