@@ -11,8 +11,7 @@ from jax import Array
 from PIL import Image
 
 from backends.jax import runtime
-from common.data.folder import Sample
-from common.data.images import open_rgb
+from common.data.folder import Sample, read_file
 from common.preprocessing import crops, transforms
 from common.preprocessing.transforms import Images, Labels, Transform
 from common.spec.experiment import ExperimentSpec
@@ -87,7 +86,7 @@ class Augment(grain.transforms.RandomMap):
 
     def random_map(self, element: Sample, rng: np.random.Generator) -> tuple[Images, np.int64]:
         """Return the augmented image and the label of a sample, with the draws of `rng`."""
-        image = open_rgb(element.path, self.transform.presized_side)
+        image = read_file(element, self.transform.presized_side)
         size = self.transform.image_size
         if self.transform.train_crop == "random_resized_crop":
             box = crops.random_crop_box(image.width, image.height, rng.random(40))
@@ -111,5 +110,5 @@ class Prepare(grain.transforms.Map):
 
     def map(self, element: Sample) -> tuple[Images, np.int64]:
         """Return the test image and the label of a sample."""
-        image = open_rgb(element.path, self.transform.presized_side)
+        image = read_file(element, self.transform.presized_side)
         return crops.test_image(image, self.transform), np.int64(element.label)

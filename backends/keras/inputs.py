@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from common.data.folder import Sample
-from common.data.images import open_rgb
+from common.data.folder import Sample, read_file
 from common.preprocessing.crops import CROP_AREA, CROP_RATIO
 from common.preprocessing.transforms import Images, Labels, Transform
 from common.spec.experiment import ExperimentSpec
@@ -89,7 +88,7 @@ def batches(
     """
 
     def read(index: np.int64) -> NDArray[np.uint8]:
-        return np.array(open_rgb(samples[index].path, transform.presized_side))
+        return np.array(read_file(samples[index], transform.presized_side))
 
     def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Decoded as everywhere in this project: upright and RGB. Under op determinism tf.data runs a stateful function

@@ -12,8 +12,7 @@ from mxnet.gluon.block import Block
 from mxnet.gluon.data import DataLoader, Dataset
 from mxnet.gluon.data.vision import transforms
 
-from common.data.folder import Sample
-from common.data.images import open_rgb
+from common.data.folder import Sample, read_file
 from common.preprocessing.crops import resized_for_test
 from common.preprocessing.random_streams import epoch_order
 from common.preprocessing.transforms import Images, Labels, Transform
@@ -169,5 +168,5 @@ class ImageDataset(Dataset):
             # Gluon's crops draw from Python's generator, its flips from MXNet's.
             random.seed(state)
             mx.random.seed(state)
-        image = np.array(numpy.asarray(open_rgb(self.samples[index].path, self.short_side)), dtype="uint8")
+        image = np.array(numpy.asarray(read_file(self.samples[index], self.short_side)), dtype="uint8")
         return self.transform(image), self.samples[index].label

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from common.data.folder import Sample
-from common.data.images import open_rgb
+from common.data.folder import Sample, read_file
 from common.preprocessing.crops import resized_for_test
 from common.preprocessing.transforms import Images, Labels, Transform
 from common.spec.experiment import ExperimentSpec
@@ -122,4 +121,4 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         sample = self.samples[index]
-        return self.transform(open_rgb(sample.path, self.short_side)), sample.label
+        return self.transform(read_file(sample, self.short_side)), sample.label

@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 def _shown(audit: Audit, index: int) -> Shown:
     picture = audit.pictures[index]
     return Shown(
-        thumbnail(picture.sample.path),
+        thumbnail(picture.sample),
         picture.name,
         picture.split,
         audit.class_of(index),

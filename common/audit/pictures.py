@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from common.data.duplicates import GREY_SIDE, HASH_BITS, HASH_SIDE, grey_square, hash_bits
-from common.data.folder import ImageData, Sample, Skipped
-from common.data.images import UnreadableImage, open_rgb
+from common.data.folder import ImageData, Sample, Skipped, read_file
+from common.data.images import UnreadableImage
 
 # Sides of the parts, as a share of the picture's, at which a cropped copy is looked for.
 PARTS = (0.95, 0.90)
@@ -88,7 +88,7 @@ def _in_threads(listed: Sequence[tuple[Sample, str]], workers: int) -> Iterator[
 
 def _measure_one(sample: Sample, split: str) -> Picture | Skipped:
     try:
-        image = open_rgb(sample.path)
+        image = read_file(sample)
         file_digest = _digest(sample.path.read_bytes())
     except (UnreadableImage, OSError) as error:
         return Skipped(sample.name, getattr(error, "reason", None) or str(error))

@@ -158,7 +158,7 @@ class FeatureBatches:
             "threads": [available_cores(), os.environ.get("OMP_NUM_THREADS")],
             "transform": asdict(self.experiment.plan.transform),
             # Marks from before any pixel was read: if an image changes meanwhile, no later run finds these features.
-            "images": [(str(sample.path), sample.mark) for sample in samples],
+            "images": [(str(sample.path), sample.mark, repr(sample.decoding)) for sample in samples],
             "pillow": PIL.__version__,
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

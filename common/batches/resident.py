@@ -66,7 +66,7 @@ def lay_out(spec: ExperimentSpec, transform: Transform, data: ImageData) -> Layo
     samples = tuple(dict.fromkeys((*(data.train if spec.epochs else ()), *data.validation, *data.test)))
     places, segments = {}, 0
     for sample in samples:
-        width, height = upright_size(sample.path, transform.presized_side)
+        width, height = upright_size(sample.path, transform.presized_side, sample.decoding)
         check_size(sample, width, height, transform)
         places[sample] = segments, width, height
         segments += height * segments_across(width)

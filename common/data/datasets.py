@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from common.data import demo, tables, zips
 from common.data.folder import BadImages, ImageData, read_folder
+from common.data.images import USUAL, Decoding
 from common.data.listing import fault, is_image
 from common.system.caches import Cache, cache_folder
 from common.system.errors import UserError
@@ -56,6 +57,7 @@ def load(
     short_side: int | None = None,
     split_seed: int = 0,
     zip_encoding: str | None = None,
+    decoding: Decoding = USUAL,
 ) -> ImageData:
     """Find a data set, made or downloaded if need be, and list its samples.
 
@@ -75,6 +77,7 @@ def load(
         short_side: As in `read_folder`.
         split_seed: The seed by which test images are held back where the data has none.
         zip_encoding: The encoding of names in a zip that are not UTF-8; None for none.
+        decoding: As in `read_folder`.
 
     Returns:
         The samples and classes of the data set.
@@ -98,6 +101,7 @@ def load(
             progress=progress,
             split_seed=split_seed,
             short_side=short_side,
+            decoding=decoding,
         )
     except UserError as error:
         if zipped is None:

@@ -17,8 +17,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.data.folder import ImageData, Sample
-from common.data.images import UnreadableImage, count_pixels, open_rgb
+from common.data.folder import ImageData, Sample, read_file
+from common.data.images import USUAL, UnreadableImage, count_pixels
 from common.spec.experiment import ExperimentSpec
 from common.system.caches import Cache, NoRoom, cache_folder
 from common.system.machine import gibibytes
@@ -26,7 +26,7 @@ from common.system.machine import gibibytes
 LIMIT = "FINE_TUNING_IMAGE_CACHE_GIB"
 DEFAULT_LIMIT_GIB = 8.0
 # Counts up when what `open_rgb` makes of a file changes.
-VERSION = 1
+VERSION = 2
 # The files of an entry.
 PIXELS, SIZES = "pixels", "sizes.json"
 
@@ -56,7 +56,7 @@ class DecodedImages:
         """Return the image, upright and RGB, as `Read` says; one that the file has not or not so is decoded."""
         place = self.places.get(str(sample.path))
         if place is None or short_side != self.short_side:
-            return open_rgb(sample.path, short_side)
+            return read_file(sample, short_side)
         offset, height, width = place
         return Image.fromarray(self.pixels[offset : offset + 3 * height * width].reshape(height, width, 3))
 
@@ -126,35 +126,42 @@ def prepare(
         UnreadableImage: An image is damaged.
     """
     # Sorted, so that a validation split makes no other entry.
-    paths = sorted({str(sample.path) for sample in samples})
+    files = [sample for _, sample in sorted({str(sample.path): sample for sample in samples}.items())]
     counts: list[int] = []
 
     def fill(folder: Path) -> None:
         if not counts:
-            counts.extend(3 * count_pixels(path, short_side) for path in paths)
-        sizes = write_pixels(folder / PIXELS, paths, counts, workers, short_side)
+            counts.extend(_count_bytes(files, short_side))
+        sizes = write_pixels(folder / PIXELS, files, counts, workers, short_side)
         (folder / SIZES).write_text(json.dumps(sizes))
 
-    name = fingerprint(paths, short_side)[:32]
+    name = fingerprint(files, short_side)[:32]
     if cache.find(name) is None:
-        counts.extend(3 * count_pixels(path, short_side) for path in paths)
-    entry = cache.get(name, fill, sum(counts), whole=lambda entry: read_sizes(entry, len(paths)) is not None)
-    sizes = read_sizes(entry, len(paths))
+        counts.extend(_count_bytes(files, short_side))
+    entry = cache.get(name, fill, sum(counts), whole=lambda entry: read_sizes(entry, len(files)) is not None)
+    sizes = read_sizes(entry, len(files))
     assert sizes is not None
     offsets = np.cumsum([0, *(3 * height * width for height, width in sizes)]).tolist()
-    places = {path: (offset, *size) for path, offset, size in zip(paths, offsets, sizes, strict=False)}
+    placed = zip(files, offsets, sizes, strict=False)
+    places = {str(sample.path): (offset, *size) for sample, offset, size in placed}
     images = DecodedImages(entry / PIXELS, places, short_side)
     # Mapped while no other run can delete the file; from now on this one keeps it.
     return images, images.pixels.size
 
 
-def fingerprint(paths: Sequence[str], short_side: int | None = None) -> str:
-    """Return the SHA-256 over names, sizes and dates of files, over what decodes them and the side it reduces to."""
+def _count_bytes(files: Sequence[Sample], short_side: int | None) -> list[int]:
+    return [3 * count_pixels(sample.path, short_side, sample.decoding) for sample in files]
+
+
+def fingerprint(files: Sequence[Sample], short_side: int | None = None) -> str:
+    """Return the SHA-256 over names, sizes and dates of files, and over how they are decoded and reduced."""
     reduced = "" if short_side is None else f" {short_side}"
     digest = hashlib.sha256(f"{VERSION} {PIL.__version__}{reduced}".encode())
-    for path in paths:
-        status = os.stat(path)
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    for sample in files:
+        status = os.stat(sample.path)
+        chosen = "" if sample.decoding == USUAL else f"\0{sample.decoding}"
+        line = f"{sample.path}\0{status.st_size}\0{status.st_mtime_ns}{chosen}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -169,13 +176,13 @@ def read_sizes(entry: Path, count: int) -> list[tuple[int, int]] | None:
 
 
 def write_pixels(
-    target: Path, paths: Sequence[str], counts: Sequence[int], workers: int, short_side: int | None = None
+    target: Path, files: Sequence[Sample], counts: Sequence[int], workers: int, short_side: int | None = None
 ) -> list[tuple[int, int]]:
     """Decode images into one file.
 
     Args:
         target: The file.
-        paths: The images.
+        files: The images.
         counts: Bytes of each image once decoded.
         workers: Threads that decode.
         short_side: The short side in pixels to which larger images are reduced; None for images as they are.
@@ -194,13 +201,13 @@ def write_pixels(
     whole = np.memmap(target, np.uint8, "r+")
 
     def decode(number: int) -> tuple[int, int]:
-        pixels = np.asarray(open_rgb(paths[number], short_side))
+        pixels = np.asarray(read_file(files[number], short_side))
         if pixels.size != counts[number]:
-            raise UnreadableImage(paths[number], "changed while it was read")
+            raise UnreadableImage(files[number].path, "changed while it was read")
         whole[offsets[number] : offsets[number + 1]] = pixels.reshape(-1)
         return pixels.shape[0], pixels.shape[1]
 
     with ThreadPoolExecutor(workers) as pool:
-        sizes = list(pool.map(decode, range(len(paths))))
+        sizes = list(pool.map(decode, range(len(files))))
     whole.flush()
     return sizes

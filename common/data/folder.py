@@ -3,25 +3,21 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import repeat
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from PIL import Image
 
-from common.data import holdout, layouts, tables
+from common.data import check, holdout, layouts, tables
 from common.data.holdout import HeldBack
-from common.data.images import UnreadableImage, open_rgb
+from common.data.images import USUAL, Decoding, open_rgb
 from common.data.listing import File, Listing, and_so_on
 from common.data.listing import Skipped as Skipped
 from common.system.errors import UserError
-from common.system.progress import tracked
 
-BadImages = Literal["error", "skip"]
+BadImages = Literal["error", "skip", "load"]
 Split = Literal["train", "validation", "test"]
-MAX_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,8 @@ class Sample:
     name: str
     mark: str = field(default="", compare=False)
     """Size and date of the file when the data set was read, before any pixel of it; empty if not known."""
+    decoding: Decoding = field(default=USUAL, compare=False)
+    """How the user wants the file to be read."""
 
 
 class Read(Protocol):
@@ -44,7 +42,7 @@ class Read(Protocol):
 
 def read_file(sample: Sample, short_side: int | None = None) -> Image.Image:
     """Decode a sample's file by `open_rgb`; an unreadable one raises `common.data.images.UnreadableImage`."""
-    return open_rgb(sample.path, short_side)
+    return open_rgb(sample.path, short_side, sample.decoding)
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,9 @@ class ImageData:
     """How the data was understood, where there is something to say."""
     held_back: HeldBack | None = None
     """The split that the project made, None where the data has test images."""
+    """Images held back from `train`."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on files that were read although there is something to say of them."""
     read: Read = field(default=read_file, compare=False, repr=False)
     """Function that threads of the shared pipeline read an image by; `common.data.decoded` has a faster one."""
 
@@ -103,6 +104,7 @@ def read_folder(
     progress: bool = True,
     short_side: int | None = None,
     split_seed: int = 0,
+    decoding: Decoding = USUAL,
 ) -> ImageData:
     """Read a folder or table, and decode every image that is used once.
 
@@ -113,7 +115,8 @@ def read_folder(
     Args:
         root: The folder, or the table.
         bad_images: With "error", unreadable images and files that are no images raise. With "skip" they are left out
-            and listed in `skipped`, so a limited split may come out that much smaller.
+            and listed in `skipped`, so a limited split may come out that much smaller. "load" does the same, but reads
+            JPEGs that lack their end as far as they go.
         train_limit: Most training images over all classes, shared evenly between them and spread evenly through each
             sorted list; None for all.
         test_limit: The same for the test images.
@@ -121,6 +124,7 @@ def read_folder(
         short_side: The short side in pixels to which larger images will be reduced, which makes decoding them faster;
             None for images as they are.
         split_seed: The seed by which test images are held back.
+        decoding: How files are read; `bad_images` says of it whether files that lack their end are.
 
     Returns:
         The data set, with validation images only where it has some beside its test images.
@@ -129,8 +133,9 @@ def read_folder(
         UserError: The root is missing, the layout is another, a class is empty or in one split only, a limit is smaller
             than the number of classes, or files cannot be used and `bad_images` is "error".
     """
-    if bad_images not in ("error", "skip"):
-        raise UserError(f"--bad-images is {bad_images!r}; it can be error or skip.")
+    if bad_images not in get_args(BadImages):
+        raise UserError(f"--bad-images is {bad_images!r}; it can be error, skip or load.")
+    decoding = replace(decoding, load_truncated=bad_images == "load")
     root = Path(root)
     is_table = root.is_file() and root.suffix.lower() in tables.SUFFIXES
     listing = tables.read(root, anywhere=True) if is_table else layouts.find(root)
@@ -139,14 +144,18 @@ def read_folder(
     limits = {"train": train_limit, "test": test_limit, "validation": None}
     chosen = {split: _limited(_by_class(listing, split, classes), limit, split) for split, limit in limits.items()}
     files = [file for per_class in chosen.values() for found in per_class for file in found]
-    unreadable = _check(files, progress, short_side)
+    reasons, remarks = check.check([(file.path, file.shown) for file in files], short_side, decoding, progress)
+    unreadable = {file: reason for file, reason in zip(files, reasons, strict=True) if reason is not None}
     problems = [*listing.problems, *(Skipped(file.shown, reason) for file, reason in unreadable.items())]
     if problems and bad_images == "error":
-        raise UserError(_describe(problems, listing.top))
-    train, test, validation = (_samples(files, unreadable, _place(listing, split)) for split, files in chosen.items())
+        raise UserError(check.describe([(found.name, found.reason) for found in problems], listing.top))
+    train, test, validation = (
+        _samples(files, unreadable, decoding, _place(listing, split)) for split, files in chosen.items()
+    )
     return ImageData(
         listing.top.name, listing.top, classes, train, test, tuple(problems), validation,
         notes=listing.notes + ((f"{len(problems)} unusable files left out",) if problems else ()), held_back=held_back,
+        remarks=remarks,
     )  # fmt: skip
 
 
@@ -171,7 +180,8 @@ def _classes(listing: Listing, root: Path) -> tuple[str, ...]:
         raise UserError(
             f"{root} has only one class, {classes[0]}; telling classes apart takes at least two."
             if classes
-            else f"{root} has no image that can be used.\n{_describe(listing.problems, listing.top)}"
+            else f"{root} has no image that can be used.\n"
+            + check.describe([(found.name, found.reason) for found in listing.problems], listing.top)
         )
     return classes
 
@@ -202,24 +212,14 @@ def _limited(per_class: list[list[File]], limit: int | None, split: str) -> list
     return [[files[i * len(files) // count] for i in range(count)] for files, count in pairs]
 
 
-def _fault(file: File, short_side: int | None) -> str | None:
-    try:
-        open_rgb(file.path, short_side)
-    except UnreadableImage as error:
-        return error.reason
-    return None
-
-
-def _check(files: Sequence[File], progress: bool, short_side: int | None) -> dict[File, str]:
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        faults = tracked(pool.map(_fault, files, repeat(short_side)), "checking images", len(files), progress)
-        return {file: fault for file, fault in zip(files, faults, strict=True) if fault is not None}
-
-
-def _samples(per_class: list[list[File]], unreadable: dict[File, str], place: str) -> tuple[Sample, ...]:
+def _samples(
+    per_class: list[list[File]], unreadable: dict[File, str], decoding: Decoding, place: str
+) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     for label, files in enumerate(per_class):
-        good = [Sample(file.path, label, file.name, _mark(file.path)) for file in files if file not in unreadable]
+        good = [
+            Sample(file.path, label, file.name, _mark(file.path), decoding) for file in files if file not in unreadable
+        ]
         if files and not good:
             raise UserError(f"No image of {place}/{files[0].label} is readable, so the class would be empty.")
         samples += good
@@ -232,11 +232,3 @@ def _mark(path: Path) -> str:
     except OSError:
         return ""
     return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _describe(problems: Sequence[Skipped], top: Path) -> str:
-    lines = [f"  {problem.name}: {problem.reason}" for problem in problems[:MAX_LISTED]]
-    if len(problems) > MAX_LISTED:
-        lines.append(f"  ... and {len(problems) - MAX_LISTED} more")
-    count = f"{len(problems)} file{'s' * (len(problems) != 1)} in {top} can't be used as images:"
-    return "\n".join([count, *lines, "Mend or remove them, or leave them out with --bad-images skip."])

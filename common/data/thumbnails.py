@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 from PIL import ImageOps
 
-from common.data.images import UnreadableImage, open_rgb
+from common.data.folder import Sample, read_file
+from common.data.images import UnreadableImage
 
 SIDE = 160
 """The longer side of a thumbnail in pixels; pages show it smaller."""
 
 
-def thumbnail(path: Path, side: int = SIDE) -> str | None:
+def thumbnail(sample: Sample, side: int = SIDE) -> str | None:
     """Return one picture as a WebP data URI, or None if it cannot be read.
 
     Args:
-        path: The picture.
+        sample: The picture.
         side: Its longer side in the thumbnail, in pixels.
     """
     try:
-        picture = ImageOps.contain(open_rgb(path), (side, side))
+        picture = ImageOps.contain(read_file(sample), (side, side))
     except (UnreadableImage, OSError):
         return None
     stream = io.BytesIO()

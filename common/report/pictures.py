@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from common.data import datasets
 from common.data.folder import ImageData
+from common.data.images import Decoding
 from common.data.thumbnails import thumbnail
 from common.report.data import plain
 from common.runs.record import RunRecord
@@ -27,7 +28,7 @@ def find_data(records: Sequence[RunRecord]) -> ImageData | None:
         spec = record.spec
         where = (
             spec.data, spec.data_sha1, spec.zip_encoding, spec.split_seed, spec.bad_images, spec.train_limit,
-            spec.test_limit,
+            spec.test_limit, Decoding.of(spec),
         )  # fmt: skip
         if where in tried or spec.data == "hotdog" and not _downloaded(spec.data_sha1):
             continue
@@ -36,7 +37,7 @@ def find_data(records: Sequence[RunRecord]) -> ImageData | None:
             data = datasets.load(
                 spec.data, url=spec.data_url, sha1=spec.data_sha1, bad_images=spec.bad_images,
                 train_limit=spec.train_limit, test_limit=spec.test_limit, split_seed=spec.split_seed,
-                zip_encoding=spec.zip_encoding,
+                zip_encoding=spec.zip_encoding, decoding=Decoding.of(spec),
             )  # fmt: skip
             if data.fingerprint == record.data.get("fingerprint"):
                 return data
@@ -58,5 +59,5 @@ def thumbnails(data: ImageData, names: Iterable[str]) -> dict[str, str]:
         data: The data with the test images.
         names: Names of test images as the report has them, without characters that cannot be shown.
     """
-    paths = {plain(sample.name): sample.path for sample in data.test}
-    return {name: uri for name in dict.fromkeys(names) if name in paths and (uri := thumbnail(paths[name]))}
+    samples = {plain(sample.name): sample for sample in data.test}
+    return {name: uri for name in dict.fromkeys(names) if name in samples and (uri := thumbnail(samples[name]))}

@@ -22,7 +22,7 @@ STRATEGIES: tuple[str, ...] = typing.get_args(Strategy)
 # (its fingerprint identifies it), and the machine.
 NOT_SETTINGS = {
     "backend", "strategy", "seed", "data", "data_url", "data_sha1", "zip_encoding", "split_seed", "bad_images",
-    "train_limit", "test_limit", "classes", "workers", "device",
+    "max_pixels", "train_limit", "test_limit", "classes", "workers", "device",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from common.contract.results import History
 from common.contract.watch import Silent, Watch
 from common.data import datasets, decoded, splits
 from common.data.folder import ImageData
+from common.data.images import Decoding
 from common.data.notes import notes as data_notes
 from common.devices import driver, precision, processes
 from common.method import auto, feature_reuse, phases, schedules
@@ -59,6 +60,7 @@ def load_data(spec: ExperimentSpec, short_side: int | None = None) -> ImageData:
         short_side=short_side,
         split_seed=spec.split_seed,
         zip_encoding=spec.zip_encoding,
+        decoding=Decoding.of(spec),
     )
     return splits.split(data, spec)
 
@@ -112,7 +114,7 @@ def run(
     if leads:
         check_output(spec, folder, request.overwrite)
     plan, data, choices = prepare(spec, request.given)
-    said = transforms.notes(plan.spec, plan.transform) + feature_reuse.notes(plan.spec, plan.phases)
+    said = [*data.remarks, *transforms.notes(plan.spec, plan.transform)] + feature_reuse.notes(plan.spec, plan.phases)
     of_data = [] if request.data_shown else data_notes(spec, data)
     for note in of_data + choices.notes + said:
         watch.on_note(note)

@@ -171,4 +171,5 @@ def describe_data(data: ImageData) -> dict[str, Any]:
         "test_images": len(data.test),
         "skipped_images": len(data.skipped),
         "skipped": [asdict(skipped) for skipped in data.skipped],
+        "remarks": list(data.remarks),
     }

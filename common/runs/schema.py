@@ -182,6 +182,8 @@ class Data(TypedDict):
     skipped_images: int
     """Unreadable images left out with --bad-images skip."""
     skipped: list[SkippedImage]
+    remarks: NotRequired[list[str]]
+    """Sentences on images that were read although there is something to say of their files."""
 
 
 @with_config(OPEN)

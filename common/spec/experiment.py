@@ -65,8 +65,14 @@ class ExperimentSpec:
     split_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed by which a fifth of each class is held back to test on where the data has no test images; `seed` does not
     change this choice."""
-    bad_images: Literal["error", "skip"] = "error"
-    """What to do with images that cannot be decoded: stop, or skip and count them in the record."""
+    bad_images: Literal["error", "skip", "load"] = "error"
+    """What to do with images that cannot be decoded: stop, or skip and count them in the record. `load` reads JPEGs
+    that lack their end as far as they go, and skips the others."""
+    max_pixels: Annotated[int, Field(ge=1)] = 80_000_000
+    """Images of more pixels count as images that cannot be decoded; 200000000 reads the largest photographs."""
+    image_range: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
+    """Value of white in images with more than 8 bits, such as 4095 for 12 bits kept in 16; larger values become
+    white. By default that of 16 bits, 65535; images of 32 bits or floating-point numbers need it."""
     train_limit: Annotated[int, Field(ge=2)] | None = None
     """Use at most this many training images, evenly over the classes."""
     test_limit: Annotated[int, Field(ge=2)] | None = None

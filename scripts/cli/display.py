@@ -15,8 +15,7 @@ from rich.text import Text
 
 from common.contract.results import EpochMetrics, Predictions
 from common.contract.watch import Watch, describe
-from common.data.folder import Sample
-from common.data.images import open_rgb
+from common.data.folder import Sample, read_file
 from common.runs.predictions import agreement
 from common.runs.record import RunRecord, differences
 from common.spec.experiment import ExperimentSpec
@@ -307,7 +306,7 @@ def write_grid(path: Path, rows: Sequence[tuple[str, Sequence[Sample]]], side: i
         top = row * (heading + side + gap)
         draw.text((gap, top + 7), title, fill="#222222", font=font)
         for column, sample in enumerate(samples):
-            thumbnail = ImageOps.fit(open_rgb(sample.path), (side, side), Image.Resampling.LANCZOS)
+            thumbnail = ImageOps.fit(read_file(sample), (side, side), Image.Resampling.LANCZOS)
             sheet.paste(thumbnail, (gap + column * (side + gap), top + heading))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

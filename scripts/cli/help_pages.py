@@ -28,8 +28,8 @@ RARE = (
 # "method" gets every field that is in no other group.
 GROUPS = {
     "data": (
-        "data", "data_url", "data_sha1", "zip_encoding", "split_seed", "bad_images", "train_limit", "test_limit",
-        "validation", "classes",
+        "data", "data_url", "data_sha1", "zip_encoding", "split_seed", "bad_images", "max_pixels", "image_range",
+        "train_limit", "test_limit", "validation", "classes",
     ),
     "preprocessing": (
         "pipeline", "image_size", "resize_size", "presize", "image_cache", "train_crop", "test_resize", "flip",

@@ -78,7 +78,8 @@ def plan_runs(options: CompareOptions, seeds: int, arguments: list[str]) -> list
         # All that the choice of images depends on; only that of validation images depends on the seed.
         key = (
             spec.data, spec.data_url, spec.data_sha1, spec.zip_encoding, spec.split_seed, spec.bad_images,
-            spec.train_limit, spec.test_limit, spec.validation, spec.seed if spec.validation else None,
+            spec.train_limit, spec.test_limit, spec.validation, spec.seed if spec.validation else None, spec.max_pixels,
+            spec.image_range,
         )  # fmt: skip
         if key not in loaded:
             loaded[key] = experiment.load_data(spec)

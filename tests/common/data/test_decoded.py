@@ -64,13 +64,13 @@ def assert_equal(first: list[np.ndarray], second: list[np.ndarray]) -> None:
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were decoded, in their order."""
     seen: list[str] = []
-    original: Callable = decoded.open_rgb
+    original: Callable = decoded.read_file
 
-    def note(path: str, short_side: int | None = None) -> Image.Image:
-        seen.append(str(path))
-        return original(path, short_side)
+    def note(sample: Sample, short_side: int | None = None) -> Image.Image:
+        seen.append(str(sample.path))
+        return original(sample, short_side)
 
-    monkeypatch.setattr(decoded, "open_rgb", note)
+    monkeypatch.setattr(decoded, "read_file", note)
     return seen
 
 
