@@ -167,7 +167,7 @@ def _attempt(
     try:
         try:
             return read(None), None
-        except (UnreadableImage, FileNotFoundError):
+        except UnreadableImage:
             raise
         except Exception:  # damaged files make Pillow's decoders raise almost anything
             mended = repair.mend(path, decoding.load_truncated) if os.path.isfile(path) else None

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from common.data import images
 from common.data.images import UnreadableImage, open_rgb
 
 
@@ -69,12 +68,11 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
     assert np.asarray(open_rgb(tmp_path / f"a.{suffix}"))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_mode_i_is_scaled_by_16_bits_and_refused_beyond(tmp_path):
-    Image.fromarray(np.array([[0, 65535]], np.int32)).save(tmp_path / "a.tif")
-    assert np.asarray(open_rgb(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 255]
-    Image.fromarray(np.array([[0, 65536]], np.int32)).save(tmp_path / "b.tif")
+@pytest.mark.parametrize("largest", [199, 65535, 65536])
+def test_values_of_32_bits_are_refused(tmp_path, largest):
+    Image.fromarray(np.array([[0, largest]], np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(UnreadableImage, match="32-bit"):
-        open_rgb(tmp_path / "b.tif")
+        open_rgb(tmp_path / "a.tif")
 
 
 def test_float_values_are_refused(tmp_path):
@@ -121,20 +119,6 @@ def test_a_file_cut_short_is_unreadable(tmp_path, kind, part):
     assert caught.value.path == tmp_path / "cut.jpg"
     assert caught.value.reason
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
-
-
-def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
-    Image.fromarray(ramp()).save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "MAX_PIXELS", 24 * 32 - 1)
-    with pytest.raises(UnreadableImage, match="32 x 24 pixels"):
-        open_rgb(tmp_path / "a.png")
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_what_is_no_image_is_unreadable(tmp_path, content):
-    (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UnreadableImage, match="not an image"):
-        open_rgb(tmp_path / "a.jpg")
 
 
 def test_a_missing_file_is_unreadable(tmp_path):
