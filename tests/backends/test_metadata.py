@@ -71,11 +71,12 @@ def test_the_file_alone_gives_what_training_reported(changed, tmp_path, way) -> 
 
 
 class Noting(Quiet):
-    """A watch that keeps the notes of a run."""
+    """A watch that keeps the notes of a run that compare its preprocessing with the weights' metadata."""
 
     def __init__(self, notes: list[str]) -> None:
         super().__init__()
         self.notes = notes
 
     def on_note(self, text: str) -> None:
-        self.notes.append(text)
+        if "metadata" in text:
+            self.notes.append(text)

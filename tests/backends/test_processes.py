@@ -41,8 +41,9 @@ def start(pictures: ImageData, folder: Path, **changes: Any) -> subprocess.Popen
         "strategy": "fine-tune", "devices": 2, "output": folder, **CHANGES, **changes,
     }  # fmt: skip
     options = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-P", "-m", "scripts.run", "--backend", "torch", "--no-image-cache", *options]
+    command = [sys.executable, "-P", "-m", "scripts.run", "--backend", "torch", "--preset", "demo"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command += ["--no-image-cache", *options]
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes)
 
 
