@@ -25,7 +25,7 @@ MAX_RATIO = 200
 
 # `_check_size` decides, by a limit that a user can set.
 Image.MAX_IMAGE_PIXELS = None
-# What Pillow warns of is told when the data are read (`common.data.faults`), not again in every epoch.
+# What Pillow warns of is told when the data are read (`common.data.check`), not again in every epoch.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
