@@ -38,8 +38,10 @@ nox.options.sessions = [
 ]
 # Two processes, if there are two cores: the tests' tensors are too small for threads, and TensorFlow takes GB for each.
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "2")
-# The order in which two processes at a time are done soonest.
-LONGEST_FIRST = ("keras", "jax", "torch", "mxnet")
+# Backends, and which half of their test files, in the order in which two processes at a time are done soonest.
+LONGEST_FIRST = (
+    ("keras", 1), ("torch", 0), ("keras", 0), ("jax", 1), ("mxnet", 1), ("jax", 0), ("torch", 1), ("mxnet", 0),
+)  # fmt: skip
 # pytest's exit code for a run without a test.
 NO_TESTS = 5
 # Enough to see every definition, in a few minutes.
@@ -133,7 +135,7 @@ def variables_of_tests(session: nox.Session) -> dict[str, str]:
 def tests_backends(session: nox.Session) -> None:
     """Test all backends, each in its environment: the test files in two halves, two processes at a time."""
     pythons = {}
-    for name in LONGEST_FIRST:
+    for name in backends.NAMES:
         try:
             pythons[name] = str(use.ensure(name))
         except definitions.InterpreterMissing as missing:
@@ -158,9 +160,9 @@ def tests_backends(session: nox.Session) -> None:
         free.put(job)
     # A file's tests share what a framework has compiled, so no file is split.
     with ThreadPoolExecutor(2) as pool:
-        for done in as_completed(
-            [pool.submit(run, name, files) for name in pythons for files in halves("tests/backends")]
-        ):
+        files = halves("tests/backends")
+        order = [(name, files[half]) for name, half in LONGEST_FIRST if name in pythons]
+        for done in as_completed([pool.submit(run, *work) for work in order]):
             name, output, code = done.result()
             session.log(f"tests of {name}:")
             print(output, flush=True)

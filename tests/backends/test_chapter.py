@@ -43,8 +43,9 @@ def test_a_frozen_tab_trains_its_head_alone(backend_name, pictures, tmp_path, fr
     linked = link_images(pictures, tmp_path / "images", steps=1, batch_size=8)
     tab = Chapter(load(backends.chapter_file(backend_name)))
     tab.configure(linked.root, 72, 8, 2, frozen)
-    # Gluon gives parameters their shapes when it sees the first images.
-    tab.test()
+    if backend_name == "mxnet":
+        # Gluon gives parameters their shapes when it sees the first images.
+        tab.test()
     before = parameters(backend_name, tab.network)
     tab.train()
     after = parameters(backend_name, tab.network)

@@ -262,16 +262,13 @@ def loads(backend_name: str, path: Path) -> None:
         assert set(flax.serialization.msgpack_restore(path.read_bytes())) == {"params", "batch_stats"}
 
 
-@pytest.mark.parametrize("damage", ["cut", "html", "noise", "inside"])
+@pytest.mark.parametrize("damage", ["cut", "inside"])
 def test_a_damaged_file_ends_in_one_message(
     backend_name: str, written: list[Written], tmp_path: Path, damage: str
 ) -> None:
     """The worker reads it in a process of its own: some frameworks end the process over a damaged file."""
     whole = written[0][0].read_bytes()
-    contents = {
-        "cut": whole[: len(whole) // 2], "html": b"<html>404</html>", "noise": b"\x7f" * 5000,
-        "inside": whole[:60] + b"\xff" * 200 + whole[260:],
-    }  # fmt: skip
+    contents = {"cut": whole[: len(whole) // 2], "inside": whole[:60] + b"\xff" * 200 + whole[260:]}
     path = tmp_path / written[0][0].name
     path.write_bytes(contents[damage])
     exchange = tmp_path / "exchange"
